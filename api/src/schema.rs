@@ -1,0 +1,42 @@
+//! Schema extensions that schemars does not derive: CEL rules and list types, as Kubernetes reads them.
+//! <https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/custom-resource-definition-v1/>
+
+use serde_json::{Value, json};
+
+/// `x-kubernetes-validations`: CEL rules, each with the message that a refused user reads.
+pub(crate) fn rules(rules: &[(&str, &str)]) -> Value {
+    rules.iter().map(|(rule, message)| json!({"rule": rule, "message": message})).collect()
+}
+
+/// A literal topic level, `+`, `{capture}`; levels are joined by `/`, the last may be `#` or `{rest...}`.
+pub(crate) const TOPIC_PATTERN_RULES: &[(&str, &str)] = &[
+    (
+        r"self.matches('^([^+#{}]*|[+]|[{][A-Za-z][A-Za-z0-9_]*[}])(/([^+#{}]*|[+]|[{][A-Za-z][A-Za-z0-9_]*[}]))*(/#|/[{][A-Za-z][A-Za-z0-9_]*[.][.][.][}])?$|^#$|^[{][A-Za-z][A-Za-z0-9_]*[.][.][.][}]$')",
+        "not a topic pattern: + and {name} each stand for one whole level, # and {name...} for all that remain and only as the last level; a name starts with a letter, followed by letters, digits and _; example: sensor/{room}/+/{rest...}",
+    ),
+    (
+        "!self.startsWith('$share/')",
+        "shared subscriptions are not for routes: remove $share/<group>/ from the topic",
+    ),
+    ("self.split('{', 10).size() <= 9", "a topic may have at most 8 captures"),
+    (
+        // `{rest...}` and `{rest}` are one name. The limits keep the rule's estimated cost bounded;
+        // the list of one list gives the names a name of their own.
+        r"[self.replace('...}', '}').split('{', 10).map(part, part.split('}', 2)[0])].all(names, names.all(x, names.exists_one(y, x == y)))",
+        "a capture may be named only once in a topic: give each {name} its own name",
+    ),
+];
+
+/// An MQTT topic filter without captures.
+/// <https://docs.oasis-open.org/mqtt/mqtt/v5.0/os/mqtt-v5.0-os.html#_Toc3901247>
+pub(crate) const TOPIC_FILTER_RULES: &[(&str, &str)] = &[(
+    r"self.matches('^([^+#]*|[+])(/([^+#]*|[+]))*(/#)?$|^#$')",
+    "not a topic filter: + stands for one whole level, # for all that remain and only as the last level; example: sensor/+/state",
+)];
+
+/// Names of measurements, fields and tags.
+/// <https://docs.influxdata.com/influxdb/v2/reference/syntax/line-protocol/#naming-restrictions>
+pub(crate) const INFLUX_NAME_RULES: &[(&str, &str)] = &[
+    ("!self.startsWith('_')", "names that start with _ are reserved by InfluxDB: choose another"),
+    (r"!self.matches('[\\n\\r\\t]')", "a name cannot hold a line break or a tab"),
+];
