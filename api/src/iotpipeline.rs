@@ -112,12 +112,12 @@ pub struct User {
 
     /// Topic filters that the user may publish to. Example: sensor/#
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 16))]
     pub publish: Vec<TopicFilter>,
 
     /// Topic filters that the user may subscribe to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 16))]
     pub subscribe: Vec<TopicFilter>,
 }
 

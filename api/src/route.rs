@@ -26,7 +26,7 @@ pub struct Route {
     /// Which topics: levels separated by /. + matches one level and # (last) all that remain, as in MQTT;
     /// {name} matches one level and {name...} (last) all that remain, and their text becomes the tag `name`.
     /// Example: sensor/accelero/{axis}
-    #[schemars(length(min = 1, max = 512), extend("x-kubernetes-validations" = rules(TOPIC_PATTERN_RULES)))]
+    #[schemars(length(min = 1, max = 500), extend("x-kubernetes-validations" = rules(TOPIC_PATTERN_RULES)))]
     pub topic: String,
 
     /// The highest quality of service with which the broker delivers to the bridge: 0 (at most once),
