@@ -1,0 +1,129 @@
+//! The command line, as a value.
+
+/// What `cargo xtask help` prints.
+pub(crate) const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  demo [--down]                the whole chain in a local cluster, from sensor to curve; --down removes the cluster
+  test [--fast]                every test; --fast leaves out what needs Docker
+  cluster up|down|status       a local Kubernetes cluster (kind), kubeconfig in target/cluster/
+  images                       builds the project's images, and loads them into the cluster if it runs
+  install                      cluster, images, and the operator by its chart
+  generate                     rewrites the generated files: CRD, manifests, golden files
+  help                         this text
+
+  --name NAME                  the cluster's name, for all that use one (otherwise from the checkout's path)
+
+environment:
+  IOTPIPELINE_PARTS=pull|build whether public images are pulled or the same parts built from source
+                               (otherwise: pulled where a registry answers)
+";
+
+/// A parsed command line.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Command {
+    Help,
+    Demo { down: bool, name: Option<String> },
+    Test { fast: bool, name: Option<String> },
+    Cluster { action: ClusterAction, name: Option<String> },
+    Images { name: Option<String> },
+    Install { name: Option<String> },
+    Generate,
+}
+
+/// What to do with the cluster.
+#[derive(Debug, PartialEq)]
+pub(crate) enum ClusterAction {
+    Up,
+    Down,
+    Status,
+}
+
+impl Command {
+    /// The cluster's name, if one was given.
+    pub(crate) fn cluster_name(&self) -> Option<&str> {
+        match self {
+            Self::Demo { name, .. }
+            | Self::Test { name, .. }
+            | Self::Cluster { name, .. }
+            | Self::Images { name }
+            | Self::Install { name } => name.as_deref(),
+            Self::Help | Self::Generate => None,
+        }
+    }
+}
+
+/// Parses everything after `cargo xtask`.
+pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
+    let mut words = Vec::new();
+    let mut flags = Vec::new();
+    let mut name = None;
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match argument.as_str() {
+            "--name" => name = Some(valid_name(rest.next().ok_or("--name needs a value")?)?),
+            "-h" | "--help" => return Ok(Command::Help),
+            flag if flag.starts_with('-') => flags.push(flag),
+            word => words.push(word),
+        }
+    }
+    let command = match words.as_slice() {
+        [] | ["help"] => Command::Help,
+        ["demo"] => Command::Demo { down: take(&mut flags, "--down"), name },
+        ["test"] => Command::Test { fast: take(&mut flags, "--fast"), name },
+        ["cluster", "up"] => Command::Cluster { action: ClusterAction::Up, name },
+        ["cluster", "down"] => Command::Cluster { action: ClusterAction::Down, name },
+        ["cluster", "status"] => Command::Cluster { action: ClusterAction::Status, name },
+        ["images"] => Command::Images { name },
+        ["install"] => Command::Install { name },
+        ["generate"] => Command::Generate,
+        other => return Err(format!("no such command: {}", other.join(" "))),
+    };
+    match flags.first() {
+        Some(flag) => Err(format!("no such option here: {flag}")),
+        None => Ok(command),
+    }
+}
+
+fn take(flags: &mut Vec<&str>, flag: &str) -> bool {
+    let before = flags.len();
+    flags.retain(|other| *other != flag);
+    flags.len() < before
+}
+
+/// A cluster's name becomes a container's and a file's name.
+fn valid_name(name: &str) -> Result<String, String> {
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty() || name.len() > 40 || name.starts_with('-') || !name.chars().all(valid) {
+        return Err(format!("not a cluster name: {name:?} (lower-case letters, digits, -, at most 40)"));
+    }
+    Ok(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, String> {
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn commands_and_their_options_are_read_in_any_order() {
+        assert_eq!(parsed("test --fast"), Ok(Command::Test { fast: true, name: None }));
+        assert_eq!(parsed("--fast test"), Ok(Command::Test { fast: true, name: None }));
+        assert_eq!(
+            parsed("cluster --name lab up"),
+            Ok(Command::Cluster { action: ClusterAction::Up, name: Some("lab".into()) })
+        );
+        assert_eq!(parsed(""), Ok(Command::Help));
+    }
+
+    #[test]
+    fn what_a_command_does_not_take_is_refused() {
+        assert!(parsed("demo --fast").is_err());
+        assert!(parsed("cluster").is_err());
+        assert!(parsed("images --name").is_err());
+        assert!(parsed("images --name ../x").is_err());
+    }
+}

@@ -1,0 +1,136 @@
+//! The tests, from the quick ones that need nothing to those in a cluster.
+
+use std::process::Command;
+
+use crate::Result;
+use crate::cargo::cargo;
+use crate::context::Context;
+use crate::counts::Counts;
+use crate::demo::environment;
+use crate::process::Log;
+use crate::progress::{Outcome, Step};
+
+pub(crate) const FORMAT: Step =
+    Step { name: "format", about: "cargo fmt --check", alone: false, work: format };
+pub(crate) const CLIPPY: Step = Step {
+    name: "clippy",
+    about: "no warnings, in any target (4 min the first time)",
+    alone: false,
+    work: clippy,
+};
+pub(crate) const UNIT: Step = Step {
+    name: "unit",
+    about: "unit, golden and case tests (5 min the first time)",
+    alone: false,
+    work: unit,
+};
+pub(crate) const DENY: Step = Step {
+    name: "deny",
+    about: "licences, bans, sources, advisories of dependencies",
+    alone: false,
+    work: deny,
+};
+pub(crate) const LOOPBACK: Step = Step {
+    name: "loopback",
+    about: "the bridge against a real mosquitto and a real influxd",
+    alone: false,
+    work: loopback,
+};
+pub(crate) const IN_CLUSTER: Step =
+    Step { name: "in-cluster", about: "the whole chain, in the cluster", alone: false, work: in_cluster };
+pub(crate) const GENERATE: Step =
+    Step { name: "generate", about: "rewrites the files that tests compare", alone: false, work: generate };
+
+/// Two cores and one cluster: more tests at a time only make each slower.
+const CLUSTER_TEST_THREADS: &str = "2";
+
+fn format(context: &mut Context, log: &Log) -> Result<Outcome> {
+    log.run(cargo(&context.paths).args(["fmt", "--all", "--check"]))?;
+    Ok(Outcome::Done(String::new()))
+}
+
+fn clippy(context: &mut Context, log: &Log) -> Result<Outcome> {
+    let mut command = cargo(&context.paths);
+    command.args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "--deny", "warnings"]);
+    log.run(&mut command)?;
+    Ok(Outcome::Done(String::new()))
+}
+
+fn unit(context: &mut Context, log: &Log) -> Result<Outcome> {
+    let mut command = cargo(&context.paths);
+    command.args(["test", "--workspace", "--no-fail-fast"]);
+    tests(context, &mut command, log)
+}
+
+fn loopback(context: &mut Context, log: &Log) -> Result<Outcome> {
+    let mut command = cargo(&context.paths);
+    command.args(["test", "--package", "iotpipeline-e2e", "--features", "loopback", "--test", "loopback"]);
+    command.arg("--no-fail-fast");
+    environment(context, &mut command)?;
+    tests(context, &mut command, log)
+}
+
+fn in_cluster(context: &mut Context, log: &Log) -> Result<Outcome> {
+    let mut command = cargo(&context.paths);
+    command.args(["test", "--package", "iotpipeline-e2e", "--features", "cluster", "--test", "cluster"]);
+    command.args(["--no-fail-fast", "--", "--test-threads", CLUSTER_TEST_THREADS]);
+    environment(context, &mut command)?;
+    tests(context, &mut command, log)
+}
+
+/// Runs tests, and adds what they counted.
+fn tests(context: &mut Context, command: &mut Command, log: &Log) -> Result<Outcome> {
+    let result = log.run(command);
+    let counts = Counts::in_output(&log.content());
+    context.counts = context.counts.plus(counts);
+    result?;
+    Ok(Outcome::Done(format!("{} tests", counts.passed)))
+}
+
+const DENY_VERSION: &str = "0.20.2";
+
+fn deny(context: &mut Context, log: &Log) -> Result<Outcome> {
+    let paths = &context.paths;
+    let folder = paths.cache.join(format!("programs/cargo-deny-{DENY_VERSION}"));
+    let program = folder.join("bin/cargo-deny");
+    if !program.exists() {
+        // Unoptimised: it is compiled in half the time, and runs for seconds.
+        let mut install = cargo(paths);
+        install.args(["install", "--locked", "--debug", "cargo-deny", "--version", DENY_VERSION, "--root"]);
+        // Not in the checkout, whose toolchain file and lints are nothing to it.
+        log.run(
+            install
+                .arg(&folder)
+                .arg("--target-dir")
+                .arg(paths.cache.join("cargo-deny"))
+                .current_dir(&paths.cache),
+        )?;
+        std::fs::remove_dir_all(paths.cache.join("cargo-deny"))?;
+    }
+    let deny = || {
+        let mut command = Command::new(&program);
+        command.current_dir(&paths.root).args(["--all-features", "--color", "never", "check"]);
+        command
+    };
+    log.run(deny().args(["bans", "licenses", "sources"]))?;
+    if log.succeeds(deny().arg("advisories"))? {
+        return Ok(Outcome::Done("bans, licences, sources, advisories".into()));
+    }
+    match advisories_unreachable(&log.content()) {
+        true => Ok(Outcome::Done(
+            "bans, licences, sources; advisories NOT checked: no access to their database".into(),
+        )),
+        false => Err("an advisory concerns a dependency".into()),
+    }
+}
+
+/// Whether cargo-deny failed before it could compare anything.
+fn advisories_unreachable(output: &str) -> bool {
+    output.contains("failed to fetch advisory database")
+        || output.contains("failed to load advisory database")
+}
+
+fn generate(context: &mut Context, log: &Log) -> Result<Outcome> {
+    log.run(cargo(&context.paths).args(["test", "--workspace", "--no-fail-fast"]).env("UPDATE", "1"))?;
+    Ok(Outcome::Done("`git diff` shows what changed".into()))
+}

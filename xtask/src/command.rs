@@ -1,0 +1,117 @@
+//! The commands, as lists of steps.
+
+use std::process::ExitCode;
+
+use crate::args::{ClusterAction, Command};
+use crate::context::Context;
+use crate::parts;
+use crate::paths::Paths;
+use crate::progress::{Progress, Step};
+use crate::{Result, chart, checks, cluster, demo, images};
+
+/// What is said before the first step that may take long.
+const NEEDS: &str = "\
+It needs: a network; Docker, or root on a Debian machine, where it installs and starts it; 15 GB of disk.
+The first time takes minutes where public images can be pulled, and up to 30 minutes on 2 cores where they
+can't and everything is built from source. Afterwards only what has changed is done: about 2 minutes.
+It can be interrupted, and goes on where it was.";
+
+/// Runs a command, and says how it ended.
+pub(crate) fn run(command: &Command) -> ExitCode {
+    let done = match command {
+        Command::Test { fast, .. } => return test(command, *fast),
+        Command::Cluster { action: ClusterAction::Status, .. } => {
+            context(command).and_then(|context| cluster::status(&context))
+        }
+        Command::Demo { down: false, .. } => show(command),
+        other => list(other),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn context(command: &Command) -> Result<Context> {
+    Ok(Context::new(Paths::find()?, command.cluster_name()))
+}
+
+/// A command's name, which is also its folder of logs, and its steps.
+fn steps(command: &Command) -> (&'static str, Vec<&'static Step>) {
+    let with_parts = |rest: &[&'static Step]| [&parts::STEPS, rest].concat();
+    let installed = [&images::BUILD, &cluster::UP, &images::LOAD, &chart::INSTALL];
+    match command {
+        Command::Cluster { action: ClusterAction::Up, .. } => ("cluster", with_parts(&[&cluster::UP])),
+        Command::Cluster { .. } | Command::Demo { down: true, .. } => ("cluster", vec![&cluster::DOWN]),
+        Command::Images { .. } => ("images", with_parts(&[&images::BUILD, &images::LOAD])),
+        Command::Install { .. } => ("install", with_parts(&installed)),
+        Command::Demo { .. } => ("demo", [with_parts(&installed), vec![&demo::COMPILE]].concat()),
+        Command::Generate => ("generate", vec![&checks::GENERATE]),
+        Command::Test { fast: true, .. } => ("test", fast_checks()),
+        Command::Test { fast: false, .. } => ("test", [fast_checks(), with_parts(&full_checks())].concat()),
+        Command::Help => ("help", Vec::new()),
+    }
+}
+
+fn fast_checks() -> Vec<&'static Step> {
+    vec![&checks::FORMAT, &checks::CLIPPY, &checks::UNIT, &checks::DENY]
+}
+
+fn full_checks() -> [&'static Step; 6] {
+    [&images::BUILD, &checks::LOOPBACK, &cluster::UP, &images::LOAD, &chart::INSTALL, &checks::IN_CLUSTER]
+}
+
+/// Runs a command that is a list and no more.
+fn list(command: &Command) -> Result<()> {
+    let mut context = context(command)?;
+    let (name, steps) = steps(command);
+    let mut progress = Progress::new(context.paths.logs(name));
+    progress.run(&mut context, &steps)?;
+    println!("\nDone in {}.", progress.elapsed());
+    Ok(())
+}
+
+fn show(command: &Command) -> Result<()> {
+    println!(
+        "cargo xtask demo: a sensor, a broker, a database and a dashboard in a local cluster.\n{NEEDS}\n"
+    );
+    let mut context = context(command)?;
+    let (name, steps) = steps(command);
+    let mut progress = Progress::new(context.paths.logs(name));
+    progress.run(&mut context, &steps)?;
+    println!("\nReady after {}. Now the demonstration.\n", progress.elapsed());
+    demo::run(&context)?;
+    println!("\nThe demo took {} in all.", progress.elapsed());
+    Ok(())
+}
+
+/// The last line is `N passed, N failed`, whatever happened before.
+fn test(command: &Command, fast: bool) -> ExitCode {
+    match fast {
+        true => println!(
+            "cargo xtask test --fast: all that needs no Docker. It needs: a network, and 10 minutes the first time."
+        ),
+        false => println!(
+            "cargo xtask test: every test there is.\n{NEEDS}\nThe tests themselves take about 15 minutes.\n"
+        ),
+    }
+    let mut context = match context(command) {
+        Ok(context) => context,
+        Err(problem) => {
+            eprintln!("{problem}\n0 passed, 1 failed");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (name, steps) = steps(command);
+    let mut progress = Progress::new(context.paths.logs(name));
+    let result = progress.run(&mut context, &steps);
+    progress.summary();
+    let counts = context.counts;
+    // A step that fails without a test, such as clippy, counts as one.
+    let failed = if result.is_err() { counts.failed.max(1) } else { counts.failed };
+    println!("\n{} passed, {failed} failed", counts.passed);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
