@@ -5,7 +5,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::debian;
@@ -44,15 +44,41 @@ fn daemon() -> Option<String> {
 }
 
 fn start(paths: &Paths, log: &Log) -> Result<()> {
-    remove_stale_pid_file(Path::new("/run/docker.pid"), "dockerd")?;
-    remove_stale_pid_file(Path::new("/run/docker/containerd/containerd.pid"), "containerd")?;
-    let output = std::fs::File::create(paths.cache.join("dockerd.log"))?;
+    let output = paths.cache.join("dockerd.log");
+    let mut child = None;
+    // One that is still stopping, or just starting, is left to it.
+    let started = wait_for("the Docker daemon", Duration::from_secs(90), || {
+        let alive = matches!(child.as_mut().map(Child::try_wait), Some(Ok(None)));
+        if !alive && !still_there(DAEMON_PID, "dockerd") {
+            child = spawn(paths, &output).inspect_err(|problem| log.note(&problem.to_string())).ok();
+        }
+        daemon().is_some()
+    });
+    started.inspect_err(|_| log.note(&log_end(&output)))
+}
+
+const DAEMON_PID: &str = "/run/docker.pid";
+const CONTAINERD_PID: &str = "/run/docker/containerd/containerd.pid";
+
+fn spawn(paths: &Paths, output: &Path) -> Result<Child> {
+    for (file, program) in [(DAEMON_PID, "dockerd"), (CONTAINERD_PID, "containerd")] {
+        if !still_there(file, program) && Path::new(file).exists() {
+            std::fs::remove_file(file)?;
+        }
+    }
+    let output = std::fs::File::create(output)?;
     // A session of its own, so that neither Ctrl-C nor our end reaches it.
     let mut command = Command::new("setsid");
-    command.arg("dockerd").args(runtime(paths)?);
-    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).spawn()?;
-    let started = wait_for("the Docker daemon", Duration::from_secs(60), || daemon().is_some());
-    started.inspect_err(|_| log.note(&log_end(&paths.cache.join("dockerd.log"))))
+    command.arg("--wait").arg("dockerd").args(runtime(paths)?);
+    Ok(command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).spawn()?)
+}
+
+/// Whether a pid file names a running process of this program. A daemon refuses to start when its
+/// pid file names a living process, be it quite another one.
+fn still_there(file: &str, program: &str) -> bool {
+    let pid = std::fs::read_to_string(file).unwrap_or_default();
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", pid.trim()));
+    name.is_ok_and(|name| name.trim() == program)
 }
 
 /// The options for a runtime that can start privileged containers on this machine.
@@ -76,16 +102,6 @@ fn has_capability(status: &str, capability: u32) -> bool {
     let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
     let bounding = bounding.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
     bounding.is_none_or(|set| set & (1 << capability) != 0)
-}
-
-/// A daemon refuses to start when its pid file names a living process, be it quite another one.
-fn remove_stale_pid_file(file: &Path, program: &str) -> Result<()> {
-    let Ok(pid) = std::fs::read_to_string(file) else { return Ok(()) };
-    let running = std::fs::read_to_string(format!("/proc/{}/comm", pid.trim()));
-    if running.is_ok_and(|name| name.trim() == program) {
-        return Ok(());
-    }
-    Ok(std::fs::remove_file(file)?)
 }
 
 fn log_end(file: &Path) -> String {
