@@ -1,8 +1,9 @@
-{{/* What the operator may do where it works: what its code does, and no more (operator/src/rbac.rs). */}}
+{{/* What the operator may do where it works: what its code does, and no more. The list of
+operator/src/rbac.rs; a test compares the two. */}}
 {{- define "iotpipeline-operator.rights" -}}
 - apiGroups: [iotpipeline.io]
   resources: [iotpipelines]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [iotpipeline.io]
   resources: [iotpipelines/status]
   verbs: [patch]
@@ -14,10 +15,10 @@
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, patch]
+  verbs: [list, watch, patch]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, list, watch, patch]
+  verbs: [list, patch]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
