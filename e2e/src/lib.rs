@@ -1,1 +1,26 @@
-//! The test harness.
+//! The harness of the tests against real brokers, databases and clusters.
+//!
+//! Reading guide: `environment` (what `cargo xtask` tells us), `conditions` (waiting without
+//! sleeping), `namespaces` and `diagnostics` (a place for a test, and what it leaves when it fails),
+//! `pipeline` (an `IoTPipeline` in the cluster and its parts), `port_forward` (the way in: from the
+//! host all traffic goes through 127.0.0.1), `mqtt`, `publisher` and `influx` (witnesses that are not
+//! our code), `faults` (kills in the cluster), `containers` and `bridge_process` (the same parts on
+//! loopback, without a cluster), `grafana` (Grafana's API, or its stand-in's), `stand_in`
+//! (the stand-in as a process), `plot` (curves in a terminal).
+
+pub mod bridge_process;
+pub mod conditions;
+pub mod containers;
+pub mod diagnostics;
+pub mod environment;
+pub mod faults;
+pub mod grafana;
+pub mod influx;
+pub mod mqtt;
+pub mod namespaces;
+pub mod pipeline;
+pub mod plot;
+pub mod port_forward;
+pub mod process;
+pub mod publisher;
+pub mod stand_in;

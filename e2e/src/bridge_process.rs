@@ -1,0 +1,188 @@
+//! The built bridge, as a process beside the tests.
+
+use std::fs::File;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use api::bridge_config::{BridgeConfig, DatabaseConfig, MqttConfig};
+use api::bridge_status::BridgeStatus;
+use api::route::Route;
+use tokio::process::{Child, Command};
+
+use crate::conditions::{Probe, eventually};
+use crate::containers::{BUCKET, Container, Directory, ORGANIZATION, TOKEN, free_port};
+use crate::{environment, process};
+
+/// The pipeline's name in dead-letter topics.
+pub const PIPELINE: &str = "lab";
+/// The client id, which names the session at the broker.
+pub const CLIENT_ID: &str = "lab-bridge";
+
+const STARTS: Duration = Duration::from_secs(30);
+const STOPS: Duration = Duration::from_secs(30);
+
+/// A bridge between a broker and a database, with its files.
+pub struct Bridge {
+    child: Option<Child>,
+    directory: Directory,
+    config: BridgeConfig,
+    http_port: u16,
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(log) = std::fs::read_to_string(self.directory.path().join("log"))
+        {
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("-- bridge\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
+    }
+}
+
+impl Bridge {
+    /// Starts a bridge and waits until it is ready on both sides.
+    ///
+    /// # Errors
+    /// If there is none, or it doesn't become ready.
+    pub async fn start(broker: &Container, database: &Container, routes: &str) -> Result<Self> {
+        let directory = Directory::new("bridge")?;
+        let token_file = directory.write("token", TOKEN)?.display().to_string();
+        let config = BridgeConfig {
+            pipeline: PIPELINE.into(),
+            mqtt: MqttConfig {
+                url: format!("mqtt://127.0.0.1:{}", broker.port),
+                client_id: CLIENT_ID.into(),
+                username_file: None,
+                password_file: None,
+                ca_file: None,
+                receive_maximum: 2_000,
+                keep_alive_seconds: 10,
+                session_expiry_seconds: 3_600,
+                max_packet_size: 2_000_000,
+            },
+            database: DatabaseConfig {
+                url: format!("http://127.0.0.1:{}", database.port),
+                organization: ORGANIZATION.into(),
+                bucket: BUCKET.into(),
+                token_file,
+                ca_file: None,
+            },
+            routes: serde_saphyr::from_str(routes)?,
+        };
+        let mut bridge = Self { child: None, directory, config, http_port: free_port()? };
+        bridge.write_config()?;
+        bridge.restart().await?;
+        Ok(bridge)
+    }
+
+    /// Starts the process, anew if it has ended, and waits until it is ready on both sides.
+    ///
+    /// # Errors
+    /// If it doesn't become ready.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.spawn()?;
+        eventually("the bridge is ready", STARTS, async || {
+            let status = self.status().await?;
+            Ok(if status.ready() { Probe::Found(()) } else { Probe::NotYet(format!("{status:?}")) })
+        })
+        .await
+    }
+
+    fn spawn(&mut self) -> Result<()> {
+        let log = File::options().create(true).append(true).open(self.directory.path().join("log"))?;
+        let child = Command::new(environment::bridge_binary()?)
+            .arg("run")
+            .arg("--config")
+            .arg(self.directory.path().join("config.json"))
+            .arg("--listen")
+            .arg(format!("127.0.0.1:{}", self.http_port))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Kills the process with SIGKILL.
+    ///
+    /// # Errors
+    /// If it has ended already.
+    pub async fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the bridge is not running")?;
+        Ok(child.kill().await?)
+    }
+
+    /// Asks the process to end with SIGTERM, and waits until it has.
+    ///
+    /// # Errors
+    /// If it doesn't end in time.
+    pub async fn terminate(&mut self) -> Result<ExitStatus> {
+        let mut child = self.child.take().context("the bridge is not running")?;
+        let id = child.id().context("the bridge has ended")?.to_string();
+        process::run("kill", &["-TERM", &id]).await?;
+        Ok(tokio::time::timeout(STOPS, child.wait()).await.context("the bridge does not end")??)
+    }
+
+    /// The process' id.
+    pub fn process_id(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
+    }
+
+    /// Replaces the routes in the configuration file.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn set_routes(&mut self, routes: &str) -> Result<()> {
+        let routes: Vec<Route> = serde_saphyr::from_str(routes)?;
+        self.config.routes = routes;
+        self.write_config()
+    }
+
+    /// Writes something else than a configuration into its file.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn spoil_config(&self, text: &str) -> Result<()> {
+        self.directory.write("config.json", text).map(drop)
+    }
+
+    fn write_config(&self) -> Result<()> {
+        let text = serde_json::to_string_pretty(&self.config)?;
+        self.directory.write("config.json", &text).map(drop)
+    }
+
+    /// What the bridge says of itself.
+    ///
+    /// # Errors
+    /// If it doesn't answer.
+    pub async fn status(&self) -> Result<BridgeStatus> {
+        environment::install_tls();
+        Ok(reqwest::get(self.address("status")).await?.json().await?)
+    }
+
+    /// The HTTP status of a path, such as `readyz`.
+    ///
+    /// # Errors
+    /// If the bridge doesn't answer.
+    pub async fn http_status(&self, path: &str) -> Result<u16> {
+        environment::install_tls();
+        Ok(reqwest::get(self.address(path)).await?.status().as_u16())
+    }
+
+    /// The metrics, as Prometheus reads them.
+    ///
+    /// # Errors
+    /// If the bridge doesn't answer.
+    pub async fn metrics(&self) -> Result<String> {
+        environment::install_tls();
+        Ok(reqwest::get(self.address("metrics")).await?.text().await?)
+    }
+
+    fn address(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.http_port)
+    }
+}

@@ -1,0 +1,199 @@
+//! A real mosquitto and a real influxd in Docker, reached on 127.0.0.1 only.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rumqttc::v5::mqttbytes::v5::ConnectReturnCode;
+
+use crate::conditions::eventually_true;
+use crate::environment::Image;
+use crate::influx::Influx;
+use crate::{mqtt, process};
+
+/// The organization, the bucket and the administrator's token of each database that is made here.
+pub const ORGANIZATION: &str = "lab";
+/// The bucket.
+pub const BUCKET: &str = "mesure";
+/// The token.
+pub const TOKEN: &str = "a-token-for-a-database-that-lives-for-one-test";
+
+const STARTS: Duration = Duration::from_secs(60);
+
+/// What the operator's broker has too, but without users: the tests of the bridge need none.
+const MOSQUITTO_CONF: &str = "\
+user root
+listener 1883
+allow_anonymous true
+persistence_location /data/
+plugin /usr/lib/mosquitto_persist_sqlite.so
+plugin_opt_flush_period 0
+max_inflight_messages 0
+max_queued_messages 0
+max_queued_bytes 0
+max_packet_size 2000000
+log_dest stderr
+";
+
+/// A container. Removed when dropped, with its volumes.
+pub struct Container {
+    name: String,
+    /// The port on 127.0.0.1 that leads to it.
+    pub port: u16,
+    /// Files that are mounted, and must be there when it is started again.
+    mounted: Option<Directory>,
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            print_log(&self.name);
+        }
+        let remove = ["rm", "--force", "--volumes", &self.name];
+        std::process::Command::new("docker").args(remove).output().ok();
+    }
+}
+
+fn print_log(name: &str) {
+    let Ok(output) = std::process::Command::new("docker").args(["logs", "--tail", "20", name]).output()
+    else {
+        return;
+    };
+    let error = String::from_utf8_lossy(&output.stderr);
+    eprintln!("-- {name}\n{}{error}", String::from_utf8_lossy(&output.stdout));
+}
+
+impl Container {
+    async fn run(
+        part: &str,
+        image: Image,
+        port_inside: u16,
+        options: &[&str],
+        command: &[&str],
+    ) -> Result<Self> {
+        let port = free_port()?;
+        let container = Self { name: unique(part), port, mounted: None };
+        let publish = format!("127.0.0.1:{port}:{port_inside}");
+        let image = image.name()?;
+        let mut arguments = vec!["run", "--detach", "--name", &container.name, "--label", "iotpipeline-e2e"];
+        arguments.extend(["--user", "0", "--publish", &publish, "--volume", "/data"]);
+        arguments.extend(options);
+        arguments.push(&image);
+        arguments.extend(command);
+        process::run("docker", &arguments).await?;
+        Ok(container)
+    }
+
+    /// Kills the process with SIGKILL.
+    ///
+    /// # Errors
+    /// If Docker refuses.
+    pub async fn kill(&self) -> Result<()> {
+        process::run("docker", &["kill", "--signal", "KILL", &self.name]).await.map(drop)
+    }
+
+    /// Starts it again, with the data it had.
+    ///
+    /// # Errors
+    /// If Docker refuses.
+    pub async fn start(&self) -> Result<()> {
+        process::run("docker", &["start", &self.name]).await.map(drop)
+    }
+}
+
+/// Starts mosquitto and waits until it admits clients.
+///
+/// # Errors
+/// If it doesn't start.
+pub async fn broker() -> Result<Container> {
+    let directory = Directory::new("mosquitto")?;
+    let file = directory.write("mosquitto.conf", MOSQUITTO_CONF)?;
+    let mount = format!("{}:/e2e/mosquitto.conf:ro", file.display());
+    let options = ["--volume", &mount, "--entrypoint", "mosquitto"];
+    let command = ["-c", "/e2e/mosquitto.conf"];
+    let mut container = Container::run("broker", Image::Mosquitto, 1883, &options, &command).await?;
+    container.mounted = Some(directory);
+    admits_clients(&container).await?;
+    Ok(container)
+}
+
+/// Waits until a broker admits clients.
+///
+/// # Errors
+/// If the deadline passes.
+pub async fn admits_clients(broker: &Container) -> Result<()> {
+    eventually_true("the broker admits clients", STARTS, async || {
+        Ok(mqtt::try_connect(broker.port, None).await? == ConnectReturnCode::Success)
+    })
+    .await
+}
+
+/// Starts influxd and sets it up.
+///
+/// # Errors
+/// If it doesn't start.
+pub async fn database() -> Result<(Container, Influx)> {
+    let command =
+        ["--bolt-path", "/data/influxd.bolt", "--engine-path", "/data/engine", "--reporting-disabled"];
+    let options = ["--entrypoint", "influxd"];
+    let container = Container::run("database", Image::InfluxDb, 8086, &options, &command).await?;
+    let influx = Influx::new(container.port, ORGANIZATION, BUCKET, TOKEN);
+    eventually_true("the database answers", STARTS, async || influx.is_healthy().await).await?;
+    let influx = Influx::set_up(container.port, ORGANIZATION, BUCKET, TOKEN).await?;
+    Ok((container, influx))
+}
+
+/// A port that nobody listens on. Somebody could take it before it is used; Docker then says so.
+///
+/// # Errors
+/// If there is none.
+pub fn free_port() -> Result<u16> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    Ok(listener.local_addr()?.port())
+}
+
+fn unique(part: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("iotpipeline-e2e-{part}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A directory for a test's files. Removed when dropped.
+pub struct Directory {
+    path: PathBuf,
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.path).ok();
+    }
+}
+
+impl Directory {
+    /// Makes a directory that nobody else uses.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn new(part: &str) -> Result<Self> {
+        let path = std::env::temp_dir().join(unique(part));
+        std::fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a file, as a whole or not at all, and returns its path.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn write(&self, name: &str, content: &str) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        let new = self.path.join(format!(".{name}.new"));
+        std::fs::write(&new, content).with_context(|| new.display().to_string())?;
+        std::fs::rename(&new, &path)?;
+        Ok(path)
+    }
+}

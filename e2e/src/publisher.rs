@@ -1,0 +1,141 @@
+//! Numbered messages at QoS 1, each accounted for: which of them has the broker acknowledged?
+//!
+//! rumqttc keeps its packet ids to itself but reports them in the order of its requests, so the
+//! n-th `Outgoing::Publish` of a connection is its n-th message. Nothing is carried over from a
+//! broken connection: what was not acknowledged is published again on the next, by a new client.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rumqttc::Outgoing;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason};
+use rumqttc::v5::{AsyncClient, Event, EventLoop};
+use tokio::sync::watch;
+
+use crate::mqtt::{Login, options};
+
+/// How long a connection with something to say may be silent before it is given up.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// A load of numbered messages.
+pub struct Load<'a> {
+    /// Where the broker is, on 127.0.0.1.
+    pub port: u16,
+    /// Who publishes.
+    pub login: Login<'a>,
+    /// The topic.
+    pub topic: &'a str,
+    /// The numbers.
+    pub numbers: Range<u64>,
+    /// A number's payload.
+    pub payload: fn(u64) -> String,
+    /// Messages in a second.
+    pub rate: u32,
+    /// When to give up.
+    pub deadline: Duration,
+}
+
+/// What became of a load.
+#[derive(Debug, Default)]
+pub struct Account {
+    /// Acknowledged messages.
+    pub acknowledged: u64,
+    /// Those among them of which the broker said that nobody subscribes.
+    pub without_subscriber: u64,
+    /// How many connections it took.
+    pub connections: u32,
+}
+
+impl Load<'_> {
+    /// Publishes until every message is acknowledged. `progress` gets the number of those that are.
+    ///
+    /// # Errors
+    /// If the broker refuses a message, or the deadline passes.
+    pub async fn publish(&self, progress: &watch::Sender<u64>) -> Result<Account> {
+        let start = Instant::now();
+        let mut account = Account::default();
+        let mut left: Vec<u64> = self.numbers.clone().collect();
+        while !left.is_empty() {
+            if start.elapsed() > self.deadline {
+                bail!("{} of {:?} not acknowledged in time; {account:?}", left.len(), self.numbers);
+            }
+            account.connections += 1;
+            let client_id = format!("e2e-publisher-{}", account.connections);
+            let (requests, events) = AsyncClient::new(options(self.port, &client_id, self.login), 16);
+            let mut acknowledged = HashSet::new();
+            let mut connection = Connection { left: &left, account: &mut account, progress };
+            tokio::select! {
+                outcome = connection.follow(events, &mut acknowledged) => outcome?,
+                () = self.feed(&requests, &left) => {}
+            }
+            left.retain(|number| !acknowledged.contains(number));
+            // The broker may be starting: don't ask it a thousand times a second.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(account)
+    }
+
+    /// Gives rumqttc the messages in order, at the load's rate, and then never ends.
+    async fn feed(&self, requests: &AsyncClient, left: &[u64]) {
+        let mut pace = tokio::time::interval(Duration::from_millis(10));
+        for numbers in left.chunks((self.rate / 100).max(1) as usize) {
+            pace.tick().await;
+            for number in numbers {
+                let payload = (self.payload)(*number);
+                requests.publish(self.topic, QoS::AtLeastOnce, false, payload).await.ok();
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+/// One connection's view of a load.
+struct Connection<'a> {
+    left: &'a [u64],
+    account: &'a mut Account,
+    progress: &'a watch::Sender<u64>,
+}
+
+impl Connection<'_> {
+    /// Follows what happens, until all is acknowledged or the connection can't be used any further.
+    async fn follow(&mut self, mut events: EventLoop, acknowledged: &mut HashSet<u64>) -> Result<()> {
+        let mut unsent = self.left.iter().copied();
+        let mut flying: HashMap<u16, u64> = HashMap::new();
+        while acknowledged.len() < self.left.len() {
+            let Ok(Ok(event)) = tokio::time::timeout(SILENCE, events.poll()).await else { return Ok(()) };
+            match event {
+                Event::Outgoing(Outgoing::Publish(packet_id)) => {
+                    let number = unsent.next().context("rumqttc sent more than it was given")?;
+                    flying.insert(packet_id, number);
+                }
+                // The packet id is still taken. This broker acknowledges in order: that can't be.
+                Event::Outgoing(Outgoing::AwaitAck(_)) => return Ok(()),
+                Event::Incoming(Packet::PubAck(answer)) => {
+                    let number = flying.remove(&answer.pkid).context("an acknowledgement of nothing")?;
+                    match answer.reason {
+                        PubAckReason::Success => {}
+                        PubAckReason::NoMatchingSubscribers => self.account.without_subscriber += 1,
+                        refused => bail!("message {number} was refused: {refused:?}"),
+                    }
+                    acknowledged.insert(number);
+                    self.account.acknowledged += 1;
+                    self.progress.send_replace(self.account.acknowledged);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits until so many messages are acknowledged.
+///
+/// # Errors
+/// If the publisher ends before.
+pub async fn acknowledged(progress: &mut watch::Receiver<u64>, count: u64) -> Result<()> {
+    progress.wait_for(|acknowledged| *acknowledged >= count).await.context("the publisher has ended")?;
+    Ok(())
+}

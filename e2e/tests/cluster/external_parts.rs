@@ -1,0 +1,106 @@
+//! A pipeline whose parts are others': here those of another pipeline, reached by Secrets, as a
+//! clustered broker, a hosted database and a central Grafana would be.
+
+use anyhow::{Context, Result, ensure};
+use iotpipeline_e2e::conditions::{Probe, eventually};
+use iotpipeline_e2e::grafana::Grafana;
+use iotpipeline_e2e::influx::text;
+use iotpipeline_e2e::mqtt::Client;
+use iotpipeline_e2e::namespaces::with_namespace;
+use iotpipeline_e2e::pipeline::Pipeline;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use kube::api::{ListParams, PostParams};
+use rumqttc::v5::mqttbytes::v5::PubAckReason;
+use serde_json::json;
+
+use crate::SOON;
+
+const CENTRAL: &str = "
+apiVersion: iotpipeline.io/v1alpha1
+kind: IoTPipeline
+metadata: {name: central}
+spec:
+  broker:
+    users:
+    - {name: sensor, publish: [edge/#]}
+    - {name: edge, subscribe: [edge/#], publish: [iotpipeline/edge/dead-letter/#]}
+  database: {organization: lab, bucket: mesure}
+  dashboard: {}
+  routes:
+  - {name: own, topic: own/+, payload: {float: {}}}
+";
+
+fn edge(namespace: &str) -> String {
+    format!(
+        "
+apiVersion: iotpipeline.io/v1alpha1
+kind: IoTPipeline
+metadata: {{name: edge}}
+spec:
+  broker:
+    external:
+      url: mqtt://central-broker.{namespace}.svc:1883
+      credentialsSecretRef: {{name: edge-broker-login}}
+  database:
+    organization: lab
+    bucket: mesure
+    external:
+      url: http://central-database.{namespace}.svc:8086
+      tokenSecretRef: {{name: central-database, key: token}}
+  dashboard:
+    external:
+      url: http://central-dashboard.{namespace}.svc:3000
+      credentialsSecretRef: {{name: edge-dashboard-login}}
+  routes:
+  - {{name: rooms, topic: 'edge/{{room}}', payload: {{float: {{field: celsius}}}}}}
+"
+    )
+}
+
+#[tokio::test]
+async fn a_pipeline_of_external_parts_becomes_ready_stores_and_is_shown() {
+    with_namespace("external", async |namespace| {
+        let central = Pipeline::ready(&namespace, CENTRAL).await?;
+        let password = central.password("edge").await?;
+        login(&central, "edge-broker-login", "edge", &password).await?;
+        let dashboard_password = central.secret("central-dashboard", "password").await?;
+        login(&central, "edge-dashboard-login", "admin", &dashboard_password).await?;
+        let edge = Pipeline::ready(&namespace, &edge(&namespace.name)).await?;
+        no_part_but_the_bridge_is_deployed(&edge).await?;
+
+        let broker = central.broker().await?;
+        let sensor = central.password("sensor").await?;
+        let mut client = Client::connect(broker.port, "sensor", Some(("sensor", &sensor))).await?;
+        ensure!(client.publish("edge/attic", "21.5").await? == PubAckReason::Success);
+        let (_forward, influx) = central.database().await?;
+        let stored = influx.at_least("rooms", 1, SOON).await?;
+        ensure!(text(&stored[0], "room") == "attic" && text(&stored[0], "_field") == "celsius", "{stored:?}");
+
+        let forward = central.dashboard().await?;
+        let grafana = Grafana::new(forward.port, "admin", &dashboard_password);
+        eventually("both dashboards are in the one Grafana", SOON, async || {
+            let found = grafana.get("/search?type=dash-db").await?;
+            let count = found.as_array().context("not a list")?.len();
+            Ok(if count == 2 { Probe::Found(()) } else { Probe::NotYet(found.to_string()) })
+        })
+        .await
+    })
+    .await;
+}
+
+async fn login(pipeline: &Pipeline, name: &str, user: &str, password: &str) -> Result<()> {
+    let secret = json!({"metadata": {"name": name}, "stringData": {"username": user, "password": password}});
+    let secrets = pipeline.namespace.api::<Secret>();
+    secrets.create(&PostParams::default(), &serde_json::from_value(secret)?).await?;
+    Ok(())
+}
+
+async fn no_part_but_the_bridge_is_deployed(edge: &Pipeline) -> Result<()> {
+    let sets = edge.namespace.api::<StatefulSet>().list(&ListParams::default()).await?;
+    let names: Vec<String> =
+        sets.into_iter().map(|set| set.name_any()).filter(|name| name.starts_with("edge-")).collect();
+    ensure!(names == ["edge-bridge"], "{names:?}");
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! Every part killed by SIGKILL in turn, while messages flow.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use iotpipeline_e2e::faults::kill_container;
+use iotpipeline_e2e::namespaces::with_namespace;
+use iotpipeline_e2e::pipeline::Pipeline;
+use iotpipeline_e2e::publisher::{Load, acknowledged};
+use tokio::sync::watch;
+
+use crate::{NUMBERS, numbered};
+
+const MESSAGES: u64 = 20_000;
+
+/// When so many messages are acknowledged, this container of this pod is killed.
+const KILLS: [(u64, &str, &str); 3] = [
+    (3_000, "numbers-bridge-0", "bridge"),
+    (8_000, "numbers-database-0", "influxdb"),
+    (13_000, "numbers-broker-0", "mosquitto"),
+];
+
+#[tokio::test]
+async fn no_acknowledged_message_is_lost_when_bridge_database_and_broker_are_killed_in_turn() {
+    with_namespace("kills", async |namespace| {
+        let pipeline = Pipeline::ready(&namespace, NUMBERS).await?;
+        let broker = pipeline.broker().await?;
+        let password = pipeline.password("sensor").await?;
+        let (progress, mut seen) = watch::channel(0);
+        let load = Load {
+            port: broker.port,
+            login: Some(("sensor", &password)),
+            topic: "load/numbers",
+            numbers: 0..MESSAGES,
+            payload: numbered,
+            rate: 1_500,
+            deadline: Duration::from_secs(180),
+        };
+        let kills = async {
+            for (count, pod, container) in KILLS {
+                acknowledged(&mut seen, count).await?;
+                kill_container(&namespace, pod, container).await?;
+                println!("{container} killed and started again, {} acknowledged", *seen.borrow());
+            }
+            Ok(())
+        };
+        let (account, ()) = tokio::try_join!(load.publish(&progress), kills)?;
+        ensure!(account.connections > 1, "the broker's death went unnoticed: {account:?}");
+        ensure!(account.without_subscriber == 0, "the bridge's session was lost: {account:?}");
+
+        let (_forward, influx) = pipeline.database().await?;
+        let points = influx.all_stored("numbers", "n", 0..MESSAGES, Duration::from_secs(120)).await?;
+        println!("{account:?}, {points} points");
+        pipeline.becomes_ready().await
+    })
+    .await;
+}

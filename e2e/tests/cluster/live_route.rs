@@ -1,0 +1,78 @@
+//! A route added to a live pipeline.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use iotpipeline_e2e::conditions::{Probe, eventually};
+use iotpipeline_e2e::influx::text;
+use iotpipeline_e2e::mqtt::Client;
+use iotpipeline_e2e::namespaces::with_namespace;
+use iotpipeline_e2e::pipeline::Pipeline;
+use iotpipeline_e2e::publisher::{Load, acknowledged};
+use rumqttc::v5::mqttbytes::v5::PubAckReason;
+use tokio::sync::watch;
+
+use crate::{NUMBERS, SOON, numbered};
+
+const LATE: &str = "  - {name: late, topic: 'late/{room}', payload: {integer: {}}}\n";
+const MESSAGES: u64 = 6_000;
+
+#[tokio::test]
+async fn a_route_added_to_a_live_pipeline_takes_effect_within_2_s_and_loses_nothing() {
+    with_namespace("route", async |namespace| {
+        let pipeline = Pipeline::ready(&namespace, NUMBERS).await?;
+        let broker = pipeline.broker().await?;
+        let password = pipeline.password("sensor").await?;
+        let login = Some(("sensor", password.as_str()));
+        let before = pipeline.incarnations().await?;
+
+        let (progress, mut seen) = watch::channel(0);
+        let load = Load {
+            port: broker.port,
+            login,
+            topic: "load/numbers",
+            numbers: 0..MESSAGES,
+            payload: numbered,
+            rate: 800,
+            deadline: SOON,
+        };
+        let change = async {
+            acknowledged(&mut seen, 1_000).await?;
+            let mut client = Client::connect(broker.port, "late", login).await?;
+            let took = take_effect(&pipeline, &mut client).await?;
+            println!("the route took effect after {took:?}");
+            ensure!(took <= Duration::from_secs(2), "the route took {took:?} to take effect");
+            Ok(())
+        };
+        let (account, ()) = tokio::try_join!(load.publish(&progress), change)?;
+        ensure!(account.connections == 1, "the publisher was disconnected: {account:?}");
+        ensure!(account.without_subscriber == 0, "the bridge had unsubscribed: {account:?}");
+
+        let (_forward, influx) = pipeline.database().await?;
+        influx.all_stored("numbers", "n", 0..MESSAGES, SOON).await?;
+        ensure!(pipeline.incarnations().await? == before, "a pod was restarted");
+        pipeline.becomes_ready().await
+    })
+    .await;
+}
+
+/// Adds the route, and publishes until the broker says that somebody subscribes. That message, the
+/// first that the route can have, must be stored.
+async fn take_effect(pipeline: &Pipeline, client: &mut Client) -> Result<Duration> {
+    ensure!(client.publish("late/before", "0").await? == PubAckReason::NoMatchingSubscribers);
+    Pipeline::apply(&pipeline.namespace, &format!("{}{LATE}", NUMBERS.trim_start())).await?;
+    let applied = Instant::now();
+    let mut number = 0;
+    let took = eventually("somebody subscribes to the new route's topic", SOON, async || {
+        number += 1;
+        Ok(match client.publish(&format!("late/{number}"), "1").await? {
+            PubAckReason::Success => Probe::Found(applied.elapsed()),
+            other => Probe::NotYet(format!("{other:?}")),
+        })
+    })
+    .await?;
+    let (_forward, influx) = pipeline.database().await?;
+    let stored = influx.at_least("late", 1, SOON).await?;
+    ensure!(text(&stored[0], "room") == number.to_string(), "late/{number} is not stored: {stored:?}");
+    Ok(took)
+}

@@ -1,0 +1,87 @@
+//! Every payload format, as it is stored.
+
+use anyhow::{Context, Result, ensure};
+use influxdb2::api::query::FluxRecord;
+use iotpipeline_e2e::influx::{Value, text};
+use iotpipeline_e2e::mqtt::Client;
+use rumqttc::v5::mqttbytes::v5::PubAckReason;
+
+use crate::{Chain, SOON};
+
+const ROUTES: &str = "
+- {name: floats, topic: 'float/{place}', measurement: numbers, payload: {float: {}}}
+- {name: integers, topic: 'integer/{place}', payload: {integer: {field: count}}}
+- {name: booleans, topic: 'boolean/{place}', payload: {boolean: {}}}
+- {name: strings, topic: 'string/{place...}', payload: {string: {field: text}}}
+- name: objects
+  topic: json/{place}
+  payload:
+    json:
+      timestamp: {path: at, unit: rfc3339}
+      fields:
+      - {path: temperature, type: float}
+      - {path: battery.percent, name: battery, type: integer}
+      - {path: open, type: boolean, optional: true}
+      - {path: note, type: string, optional: true}
+      tags:
+      - {path: unit}
+";
+
+/// A topic, a payload, and what is stored of it: measurement, tag `place`, field and value.
+type Case = (&'static str, &'static str, &'static str, &'static str, &'static str, Value);
+
+fn cases() -> Vec<Case> {
+    let float = |number: f64| Value::Double(number.into());
+    let string = |text: &str| Value::String(text.into());
+    vec![
+        ("float/a", "341.7", "numbers", "a", "value", float(341.7)),
+        ("float/b", "360", "numbers", "b", "value", float(360.0)),
+        ("float/c", "-1.5e-3", "numbers", "c", "value", float(-0.0015)),
+        ("integer/a", "-42", "integers", "a", "count", Value::Long(-42)),
+        ("integer/b", "9223372036854775807", "integers", "b", "count", Value::Long(i64::MAX)),
+        ("boolean/a", "ON", "booleans", "a", "value", Value::Bool(true)),
+        ("boolean/b", "0", "booleans", "b", "value", Value::Bool(false)),
+        ("string/a/b", "say \"hi\", \\o/", "strings", "a/b", "text", string("say \"hi\", \\o/")),
+        ("string/ü", "zwölf", "strings", "ü", "text", string("zwölf")),
+    ]
+}
+
+#[tokio::test]
+async fn every_format_is_stored_with_the_type_it_declares() -> Result<()> {
+    let chain = Chain::start(ROUTES).await?;
+    let mut client = Client::connect(chain.broker.port, "formats", None).await?;
+    for (topic, payload, ..) in cases() {
+        ensure!(client.publish(topic, payload).await? == PubAckReason::Success, "{topic}");
+    }
+    for (topic, _, measurement, place, field, value) in cases() {
+        let count = cases().iter().filter(|case| case.2 == measurement).count();
+        let records = chain.influx.at_least(measurement, count, SOON).await?;
+        ensure!(records.len() == count, "{measurement}: {records:?}");
+        let record = records.iter().find(|record| text(record, "place") == place).context(topic)?;
+        ensure!(text(record, "_field") == field, "{topic}: {record:?}");
+        ensure!(record.values.get("_value") == Some(&value), "{topic}: {record:?}");
+    }
+    json_is_stored_field_by_field(&chain, &mut client).await
+}
+
+async fn json_is_stored_field_by_field(chain: &Chain, client: &mut Client) -> Result<()> {
+    let payload = r#"{"at": "2026-11-22T20:00:00.123456789Z", "temperature": 21, "unit": "C",
+        "battery": {"percent": 80}, "open": true, "note": null, "extra": [1, 2]}"#;
+    ensure!(client.publish("json/attic", payload).await? == PubAckReason::Success);
+    let records = chain.influx.at_least("objects", 3, SOON).await?;
+    let expected = [
+        ("battery", Value::Long(80)),
+        ("open", Value::Bool(true)),
+        ("temperature", Value::Double(21.0.into())),
+    ];
+    ensure!(records.len() == expected.len(), "{records:?}");
+    for (field, value) in expected {
+        let is_field = |record: &&FluxRecord| text(record, "_field") == field;
+        let record = records.iter().find(is_field).context(field)?;
+        ensure!(record.values.get("_value") == Some(&value), "{field}: {record:?}");
+        ensure!(text(record, "unit") == "C" && text(record, "place") == "attic", "{record:?}");
+        let Some(Value::TimeRFC(time)) = record.values.get("_time") else { anyhow::bail!("{record:?}") };
+        ensure!(time.timestamp_nanos_opt() == Some(1_795_377_600_123_456_789), "{time:?}");
+    }
+    Ok(())
+}

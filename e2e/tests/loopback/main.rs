@@ -1,0 +1,64 @@
+//! The bridge between a real mosquitto and a real influxd, on loopback: `cargo xtask test`.
+//!
+//! Both run in Docker, the bridge as a process. Witnesses are never our own code: clients are
+//! rumqttc's, points are read back by the influxdb2 crate.
+
+mod dashboard;
+mod dead_letters;
+mod formats;
+mod kills;
+mod outages;
+mod reload;
+mod shutdown;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use iotpipeline_e2e::bridge_process::Bridge;
+use iotpipeline_e2e::containers::{Container, broker, database};
+use iotpipeline_e2e::influx::Influx;
+use iotpipeline_e2e::publisher::Load;
+
+/// How long a single thing may take that should take a second or two.
+const SOON: Duration = Duration::from_secs(60);
+
+/// A route that stores numbered messages.
+const NUMBERS: &str = "
+- name: numbers
+  topic: load/numbers
+  payload: {json: {fields: [{path: n, type: integer}], timestamp: {path: ts, unit: ms}}}
+";
+
+/// A broker, a database, and a bridge between them.
+struct Chain {
+    bridge: Bridge,
+    broker: Container,
+    database: Container,
+    influx: Influx,
+}
+
+impl Chain {
+    async fn start(routes: &str) -> Result<Self> {
+        let (broker, (database, influx)) = tokio::try_join!(broker(), database())?;
+        let bridge = Bridge::start(&broker, &database, routes).await?;
+        Ok(Self { bridge, broker, database, influx })
+    }
+
+    /// Numbered messages for the route of [`NUMBERS`].
+    fn load(&self, count: u64, rate: u32) -> Load<'static> {
+        Load {
+            port: self.broker.port,
+            login: None,
+            topic: "load/numbers",
+            numbers: 0..count,
+            payload: numbered,
+            rate,
+            deadline: Duration::from_secs(120),
+        }
+    }
+}
+
+/// A numbered message's payload: each number has a time of its own, so no two points merge.
+fn numbered(number: u64) -> String {
+    format!(r#"{{"n":{number},"ts":{}}}"#, 1_795_000_000_000 + number)
+}
