@@ -1,0 +1,213 @@
+//! Which messages may be acknowledged: in the order of receipt, each after all of its parts ended.
+//!
+//! A part is a point to store or a dead letter to publish. A message is known by a sequence number
+//! that is never used again, so what ends after its connection has gone acknowledges nothing: the
+//! broker redelivers, and the acknowledgement of one connection can't hit a message of the next.
+
+use std::collections::{HashSet, VecDeque};
+
+use bytes::{BufMut, BytesMut};
+
+/// Names one received message of QoS 1 or 2 in this process.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Sequence(u64);
+
+impl Sequence {
+    /// For a message of QoS 0: nothing to acknowledge.
+    pub const NONE: Self = Self(u64::MAX);
+}
+
+/// The messages of this connection that are not acknowledged yet.
+#[derive(Debug, Default)]
+pub struct Acks {
+    /// The sequence number of the first slot.
+    first: u64,
+    slots: VecDeque<Slot>,
+    /// Packet ids of QoS 2 that were answered with PUBREC, and whose PUBREL has not come.
+    unreleased: HashSet<u16>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    packet_id: u16,
+    exactly_once: bool,
+    parts: u32,
+}
+
+impl Acks {
+    /// The sequence number that the next received message gets.
+    pub fn next(&self) -> Sequence {
+        Sequence(self.first + self.slots.len() as u64)
+    }
+
+    /// Whether a QoS 2 message was stored before, and comes again because the broker missed our PUBREC.
+    pub fn is_unreleased(&self, packet_id: u16) -> bool {
+        self.unreleased.contains(&packet_id)
+    }
+
+    /// Takes note of a received message; may be acknowledged once `parts` have ended.
+    pub fn receive(&mut self, packet_id: u16, exactly_once: bool, parts: u32) -> Sequence {
+        let sequence = self.next();
+        self.slots.push_back(Slot { packet_id, exactly_once, parts });
+        sequence
+    }
+
+    /// One part of a message ended well. Nothing happens if its connection has gone.
+    pub fn complete(&mut self, sequence: Sequence) {
+        let slot = sequence.0.checked_sub(self.first).and_then(|place| self.slots.get_mut(place as usize));
+        if let Some(slot) = slot {
+            slot.parts = slot.parts.saturating_sub(1);
+        }
+    }
+
+    /// Appends the packets that acknowledge all messages whose turn it is.
+    pub fn write(&mut self, out: &mut BytesMut) {
+        const PUBACK: u8 = 0x40;
+        const PUBREC: u8 = 0x50;
+        while self.slots.front().is_some_and(|slot| slot.parts == 0)
+            && let Some(slot) = self.slots.pop_front()
+        {
+            self.first += 1;
+            let [high, low] = slot.packet_id.to_be_bytes();
+            if slot.exactly_once {
+                self.unreleased.insert(slot.packet_id);
+                out.put_slice(&[PUBREC, 2, high, low]);
+            } else {
+                out.put_slice(&[PUBACK, 2, high, low]);
+            }
+        }
+    }
+
+    /// The broker gives a packet id of QoS 2 free: appends PUBCOMP, also for an id that is not known
+    /// (this process may be new), since the broker would repeat PUBREL for ever.
+    pub fn release(&mut self, packet_id: u16, out: &mut BytesMut) {
+        const PUBCOMP: u8 = 0x70;
+        self.unreleased.remove(&packet_id);
+        let [high, low] = packet_id.to_be_bytes();
+        out.put_slice(&[PUBCOMP, 2, high, low]);
+    }
+
+    /// The connection has gone: what was received over it can't be acknowledged any more.
+    pub fn disconnect(&mut self) {
+        self.first += self.slots.len() as u64;
+        self.slots.clear();
+    }
+
+    /// The broker starts with an empty session: packet ids mean nothing any more.
+    pub fn forget_session(&mut self) {
+        self.unreleased.clear();
+    }
+
+    /// How many messages are not acknowledged yet.
+    pub fn outstanding(&self) -> usize {
+        self.slots.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(acks: &mut Acks) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        acks.write(&mut out);
+        out.into()
+    }
+
+    #[test]
+    fn acknowledgements_keep_the_order_of_receipt() {
+        let mut acks = Acks::default();
+        let one = acks.receive(7, false, 1);
+        let two = acks.receive(8, false, 1);
+        acks.complete(two);
+        assert!(written(&mut acks).is_empty());
+        acks.complete(one);
+        assert_eq!(written(&mut acks), [0x40, 2, 0, 7, 0x40, 2, 0, 8]);
+        assert_eq!(acks.outstanding(), 0);
+    }
+
+    #[test]
+    fn a_message_waits_for_all_of_its_parts() {
+        let mut acks = Acks::default();
+        let message = acks.receive(1, false, 2);
+        acks.complete(message);
+        assert!(written(&mut acks).is_empty());
+        acks.complete(message);
+        assert_eq!(written(&mut acks), [0x40, 2, 0, 1]);
+    }
+
+    #[test]
+    fn a_message_without_parts_is_acknowledged_in_its_turn() {
+        let mut acks = Acks::default();
+        acks.receive(300, false, 0);
+        assert_eq!(written(&mut acks), [0x40, 2, 1, 44]);
+    }
+
+    #[test]
+    fn what_ends_after_its_connection_acknowledges_nothing() {
+        let mut acks = Acks::default();
+        let old = acks.receive(1, false, 1);
+        acks.disconnect();
+        let new = acks.receive(1, false, 1);
+        acks.complete(old);
+        assert!(written(&mut acks).is_empty());
+        acks.complete(new);
+        assert_eq!(written(&mut acks), [0x40, 2, 0, 1]);
+    }
+
+    #[test]
+    fn a_qos_2_message_is_known_until_it_is_released() {
+        let mut acks = Acks::default();
+        let message = acks.receive(5, true, 1);
+        acks.complete(message);
+        assert_eq!(written(&mut acks), [0x50, 2, 0, 5]);
+        acks.disconnect();
+        assert!(acks.is_unreleased(5));
+        let mut out = BytesMut::new();
+        acks.release(5, &mut out);
+        acks.release(6, &mut out);
+        assert_eq!(out[..], [0x70, 2, 0, 5, 0x70, 2, 0, 6]);
+        assert!(!acks.is_unreleased(5));
+    }
+
+    proptest! {
+        /// Against a model: the list of messages that this connection brought, with what is left of each.
+        #[test]
+        fn only_a_prefix_of_ended_messages_is_acknowledged(steps in prop::collection::vec((0..4_u8, 0..12_usize), 0..80)) {
+            let mut acks = Acks::default();
+            let mut ever: Vec<Sequence> = Vec::new();
+            let mut model: Vec<(Sequence, u16, u32)> = Vec::new();
+            for (step, number) in steps {
+                match step {
+                    0 | 1 => {
+                        let (packet_id, parts) = (ever.len() as u16 + 1, number as u32 % 3);
+                        let sequence = acks.receive(packet_id, false, parts);
+                        ever.push(sequence);
+                        model.push((sequence, packet_id, parts));
+                    }
+                    2 if !ever.is_empty() => {
+                        let sequence = ever[number % ever.len()];
+                        acks.complete(sequence);
+                        for message in model.iter_mut().filter(|message| message.0 == sequence) {
+                            message.2 = message.2.saturating_sub(1);
+                        }
+                    }
+                    3 if number == 0 => {
+                        acks.disconnect();
+                        model.clear();
+                    }
+                    _ => {
+                        let ended = model.iter().take_while(|message| message.2 == 0).count();
+                        let expected: Vec<u8> = model.drain(..ended)
+                            .flat_map(|(_, id, _)| [0x40, 2, id.to_be_bytes()[0], id.to_be_bytes()[1]])
+                            .collect();
+                        prop_assert_eq!(written(&mut acks), expected);
+                    }
+                }
+                prop_assert_eq!(acks.outstanding(), model.len());
+            }
+        }
+    }
+}

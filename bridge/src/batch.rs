@@ -1,0 +1,255 @@
+//! Gathers points until they are worth a write: lines for the database, and with each the message
+//! that it came from, in case the database refuses the point.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::ack::Sequence;
+use crate::table::{CompiledRoute, Table};
+
+/// As many lines as InfluxDB's makers advise for one write.
+pub const MAX_LINES: usize = 5_000;
+
+/// A batch that reaches this many bytes of lines, or of messages, is closed.
+const MAX_BYTES: usize = 1 << 20;
+
+/// How long the first point of a batch waits for others.
+pub const LINGER: Duration = Duration::from_millis(10);
+
+/// Points of one route table, in order of receipt.
+#[derive(Debug)]
+pub struct Batch {
+    /// The table that the entries' routes are places in.
+    pub table: Arc<Table>,
+    lines: Vec<u8>,
+    messages: Vec<u8>,
+    entries: Vec<Entry>,
+    /// When the first point came.
+    since: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    sequence: Sequence,
+    /// Where the line and the message end; they start where those of the entry before end.
+    line_end: u32,
+    message_end: u32,
+    topic_length: u16,
+    route: u32,
+}
+
+/// One point of a batch, with the message that it came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Point<'b> {
+    /// The message.
+    pub sequence: Sequence,
+    /// The route's place in the batch's table.
+    pub route: usize,
+    /// The message's topic.
+    pub topic: &'b [u8],
+    /// The message's payload.
+    pub payload: &'b [u8],
+}
+
+impl Batch {
+    fn new(table: Arc<Table>) -> Self {
+        Self { table, lines: Vec::new(), messages: Vec::new(), entries: Vec::new(), since: Instant::now() }
+    }
+
+    /// Where the next line goes. What is written here counts once [`Batch::push`] was called.
+    pub fn lines_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.lines
+    }
+
+    /// Takes note of the line that was written, and of the message that it came from.
+    pub fn push(&mut self, sequence: Sequence, route: usize, topic: &[u8], payload: &[u8]) {
+        if self.entries.is_empty() {
+            self.since = Instant::now();
+        }
+        self.messages.extend_from_slice(topic);
+        self.messages.extend_from_slice(payload);
+        self.entries.push(Entry {
+            sequence,
+            line_end: self.lines.len() as u32,
+            message_end: self.messages.len() as u32,
+            topic_length: topic.len() as u16,
+            route: route as u32,
+        });
+    }
+
+    /// The number of points.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no point.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The lines of some points, as they go into a write.
+    pub fn lines(&self, points: Range<usize>) -> &[u8] {
+        let start = points.start.checked_sub(1).map_or(0, |before| self.entries[before].line_end as usize);
+        let end = points.end.checked_sub(1).map_or(0, |last| self.entries[last].line_end as usize);
+        &self.lines[start..end]
+    }
+
+    /// One point.
+    pub fn point(&self, place: usize) -> Point<'_> {
+        let entry = self.entries[place];
+        let start = place.checked_sub(1).map_or(0, |before| self.entries[before].message_end as usize);
+        let (topic, payload) =
+            self.messages[start..entry.message_end as usize].split_at(usize::from(entry.topic_length));
+        Point { sequence: entry.sequence, route: entry.route as usize, topic, payload }
+    }
+
+    /// All points.
+    pub fn points(&self) -> impl Iterator<Item = Point<'_>> {
+        (0..self.len()).map(|place| self.point(place))
+    }
+
+    /// The route that a point came by.
+    pub fn route(&self, point: &Point<'_>) -> &CompiledRoute {
+        &self.table.routes()[point.route]
+    }
+
+    /// How much memory the points take, roughly.
+    fn bytes(&self) -> usize {
+        self.lines.len() + self.messages.len() + self.entries.len() * size_of::<Entry>()
+    }
+
+    fn is_full(&self) -> bool {
+        self.entries.len() >= MAX_LINES || self.lines.len() >= MAX_BYTES || self.messages.len() >= MAX_BYTES
+    }
+
+    /// Only the points of QoS 0.
+    fn only_unacknowledged(&self) -> Self {
+        let mut kept = Self::new(Arc::clone(&self.table));
+        for (place, point) in self.points().enumerate().filter(|(_, point)| point.sequence == Sequence::NONE)
+        {
+            kept.lines.extend_from_slice(self.lines(place..place + 1));
+            kept.push(point.sequence, point.route, point.topic, point.payload);
+        }
+        kept
+    }
+}
+
+/// Batches that wait for the database; the last one is still open.
+#[derive(Debug, Default)]
+pub struct Batches {
+    waiting: VecDeque<Batch>,
+    /// A batch that was written, kept for its memory.
+    spare: Option<Batch>,
+}
+
+impl Batches {
+    /// The batch that the next point goes into.
+    pub fn open(&mut self, table: &Arc<Table>) -> &mut Batch {
+        let fits = |batch: &Batch| !batch.is_full() && Arc::ptr_eq(&batch.table, table);
+        if !self.waiting.back().is_some_and(fits) {
+            let batch = match self.spare.take() {
+                Some(spare) => Batch { table: Arc::clone(table), ..spare },
+                None => Batch::new(Arc::clone(table)),
+            };
+            self.waiting.push_back(batch);
+        }
+        self.waiting.back_mut().expect("one was pushed")
+    }
+
+    /// When the first batch should be written: nothing if there is none.
+    pub fn due(&self) -> Option<Instant> {
+        let first = self.waiting.front().filter(|batch| !batch.is_empty())?;
+        let closed = self.waiting.len() > 1 || first.is_full();
+        Some(if closed { first.since } else { first.since + LINGER })
+    }
+
+    /// Takes the first batch.
+    pub fn take(&mut self) -> Option<Batch> {
+        self.waiting.pop_front().filter(|batch| !batch.is_empty())
+    }
+
+    /// Gives a written batch's memory back.
+    pub fn recycle(&mut self, mut batch: Batch) {
+        batch.lines.clear();
+        batch.messages.clear();
+        batch.entries.clear();
+        self.spare = Some(batch);
+    }
+
+    /// Drops the points that the broker is about to deliver again.
+    pub fn drop_redelivered(&mut self) {
+        let kept = self.waiting.drain(..).map(|batch| batch.only_unacknowledged());
+        self.waiting = kept.filter(|batch| !batch.is_empty()).collect();
+    }
+
+    /// Whether no point waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.iter().all(Batch::is_empty)
+    }
+
+    /// How many bytes wait.
+    pub fn bytes(&self) -> usize {
+        self.waiting.iter().map(Batch::bytes).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ack::Acks;
+
+    fn push(batches: &mut Batches, table: &Arc<Table>, sequence: Sequence, line: &str) {
+        let batch = batches.open(table);
+        batch.lines_mut().extend_from_slice(line.as_bytes());
+        batch.push(sequence, 0, b"topic", line.as_bytes());
+    }
+
+    #[tokio::test]
+    async fn points_keep_their_lines_and_messages() {
+        let (mut batches, table) = (Batches::default(), Arc::default());
+        for line in ["a\n", "bb\n", "ccc\n"] {
+            push(&mut batches, &table, Sequence::NONE, line);
+        }
+        let batch = batches.take().expect("a batch");
+        assert_eq!(batch.lines(0..3), b"a\nbb\nccc\n");
+        assert_eq!(batch.lines(1..2), b"bb\n");
+        assert_eq!(batch.lines(1..1), b"");
+        assert_eq!((batch.point(2).topic, batch.point(2).payload), (&b"topic"[..], &b"ccc\n"[..]));
+    }
+
+    #[tokio::test]
+    async fn a_full_batch_is_due_at_once_and_another_opened() {
+        let (mut batches, table) = (Batches::default(), Arc::default());
+        push(&mut batches, &table, Sequence::NONE, "a\n");
+        assert!(batches.due().expect("due") > Instant::now());
+        for _ in 0..MAX_LINES {
+            push(&mut batches, &table, Sequence::NONE, "a\n");
+        }
+        assert!(batches.due().expect("due") <= Instant::now());
+        assert_eq!(batches.take().map(|batch| batch.len()), Some(MAX_LINES));
+        assert_eq!(batches.take().map(|batch| batch.len()), Some(1));
+    }
+
+    #[tokio::test]
+    async fn a_new_table_opens_a_new_batch() {
+        let mut batches = Batches::default();
+        push(&mut batches, &Arc::default(), Sequence::NONE, "a\n");
+        push(&mut batches, &Arc::default(), Sequence::NONE, "b\n");
+        assert_eq!(batches.take().map(|batch| batch.lines(0..1).to_vec()), Some(b"a\n".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn what_is_redelivered_is_dropped_and_qos_0_is_kept() {
+        let (mut batches, table) = (Batches::default(), Arc::default());
+        push(&mut batches, &table, Acks::default().next(), "acknowledged\n");
+        push(&mut batches, &table, Sequence::NONE, "kept\n");
+        batches.drop_redelivered();
+        let batch = batches.take().expect("a batch");
+        assert_eq!(batch.lines(0..batch.len()), b"kept\n");
+        assert!(batches.is_empty());
+    }
+}

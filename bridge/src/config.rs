@@ -1,0 +1,262 @@
+//! Reads the configuration file, and notices when it changes.
+//!
+//! In a pod the file is a mounted ConfigMap, which the kubelet replaces by swapping a link; so the
+//! file is looked at several times a second rather than watched.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use api::bridge_config::BridgeConfig;
+use reqwest::Url;
+use sha2::{Digest, Sha256};
+
+use crate::table::{CompileError, Table};
+
+/// A configuration that is checked and compiled.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The file's content.
+    pub config: BridgeConfig,
+    /// Its routes, compiled.
+    pub table: Arc<Table>,
+    /// SHA-256 of the file's bytes, in hex.
+    pub hash: String,
+}
+
+/// Why a configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Not YAML.
+    #[error("the configuration is not YAML: {0}")]
+    Yaml(String),
+    /// Not a configuration.
+    #[error("the configuration is not valid: {0}")]
+    Shape(#[from] serde_json::Error),
+    /// The routes can't be used.
+    #[error(transparent)]
+    Routes(#[from] CompileError),
+    /// A URL can't be used.
+    #[error("{what} {url:?} is not {expected}")]
+    Url {
+        /// Which setting.
+        what: &'static str,
+        /// Its value.
+        url: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A number is out of its range.
+    #[error("{what} can't be {value}: {expected}")]
+    Number {
+        /// Which setting.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+        /// What it should be.
+        expected: &'static str,
+    },
+}
+
+impl Loaded {
+    /// Parses, checks and compiles a configuration file's bytes.
+    ///
+    /// # Errors
+    /// If it can't be used; says what to change.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
+        // By way of a JSON value, which reads the enumerations as the API server writes them.
+        let value: serde_json::Value =
+            serde_saphyr::from_slice(bytes).map_err(|error| ConfigError::Yaml(error.to_string()))?;
+        let config: BridgeConfig = serde_json::from_value(value)?;
+        let table = Arc::new(Table::new(&config.routes)?);
+        check(&config)?;
+        Ok(Self { config, table, hash: hash(bytes) })
+    }
+
+    /// Reads and parses a configuration file.
+    ///
+    /// # Errors
+    /// If it can't be read or used.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(&read(path)?)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    std::fs::read(path).map_err(|source| ConfigError::Read { path: path.into(), source })
+}
+
+fn hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
+        hex
+    })
+}
+
+fn check(config: &BridgeConfig) -> Result<(), ConfigError> {
+    broker_address(&config.mqtt.url)?;
+    let url = &config.database.url;
+    let parsed = Url::parse(url).ok().filter(|parsed| matches!(parsed.scheme(), "http" | "https"));
+    if parsed.is_none() {
+        let expected = "a URL such as http://influxdb:8086";
+        return Err(ConfigError::Url { what: "database.url", url: url.clone(), expected });
+    }
+    let (receive_maximum, size) = (config.mqtt.receive_maximum, config.mqtt.max_packet_size);
+    if receive_maximum == 0 {
+        let expected = "choose 1 to 65535";
+        return Err(ConfigError::Number { what: "mqtt.receiveMaximum", value: 0, expected });
+    }
+    if !(1_024..=268_435_460).contains(&size) {
+        let expected = "choose 1024 to 268435460";
+        return Err(ConfigError::Number { what: "mqtt.maxPacketSize", value: size.into(), expected });
+    }
+    Ok(())
+}
+
+/// Where a broker is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BrokerAddress {
+    /// A name or an address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// Whether to speak TLS.
+    pub tls: bool,
+}
+
+/// Takes a broker's URL apart.
+///
+/// # Errors
+/// If it is none.
+pub fn broker_address(url: &str) -> Result<BrokerAddress, ConfigError> {
+    let refuse = || ConfigError::Url {
+        what: "mqtt.url",
+        url: url.into(),
+        expected: "mqtt://host:port or mqtts://host:port, without a user or a path",
+    };
+    let parsed = Url::parse(url).map_err(|_| refuse())?;
+    let (tls, default_port) = match parsed.scheme() {
+        "mqtt" => (false, 1883),
+        "mqtts" => (true, 8883),
+        _ => return Err(refuse()),
+    };
+    let plain = parsed.username().is_empty() && matches!(parsed.path(), "" | "/");
+    let host = parsed.host_str().filter(|host| plain && !host.is_empty()).ok_or_else(refuse)?;
+    let host = host.trim_start_matches('[').trim_end_matches(']').into();
+    Ok(BrokerAddress { host, port: parsed.port().unwrap_or(default_port), tls })
+}
+
+/// Looks at a configuration file again and again.
+#[derive(Debug)]
+pub struct Watch {
+    path: PathBuf,
+    seen: Option<Stamp>,
+    /// The hash of the bytes that were last read, good or bad.
+    hash: String,
+}
+
+/// What changes when a file does: time of change, size, and which file it is.
+type Stamp = (SystemTime, u64, u64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+}
+
+impl Watch {
+    /// Watches a file whose content was read already.
+    pub fn new(path: &Path, loaded: &Loaded) -> Self {
+        Self { path: path.into(), seen: None, hash: loaded.hash.clone() }
+    }
+
+    /// The new configuration, or why it is refused, if the file has changed.
+    pub fn poll(&mut self) -> Option<Result<Loaded, ConfigError>> {
+        let now = stamp(&self.path);
+        if now.is_some() && now == self.seen {
+            return None;
+        }
+        let bytes = match read(&self.path) {
+            Ok(bytes) => bytes,
+            // Between two links, or gone: said once.
+            Err(_) if self.hash.is_empty() => return None,
+            Err(error) => {
+                self.hash.clear();
+                self.seen = None;
+                return Some(Err(error));
+            }
+        };
+        self.seen = now;
+        let hash = hash(&bytes);
+        if hash == self.hash {
+            return None;
+        }
+        self.hash = hash;
+        Some(Loaded::parse(&bytes))
+    }
+}
+
+/// Reads a credential from its file, without the line break that editors add.
+///
+/// # Errors
+/// If the file can't be read as text.
+pub fn read_credential(path: &str) -> Result<String, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    Ok(text.trim_end_matches(['\r', '\n']).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "
+pipeline: lab
+mqtt: {url: 'mqtt://broker', clientId: lab-bridge-0}
+database: {url: 'http://influxdb:8086', organization: lab, bucket: mesure, tokenFile: /token}
+routes:
+- {name: r, topic: 'a/{x}', payload: {float: {}}}
+";
+
+    fn refusal(from: &str, to: &str) -> String {
+        Loaded::parse(GOOD.replace(from, to).as_bytes()).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn a_good_file_is_read_with_its_defaults() {
+        let loaded = Loaded::parse(GOOD.as_bytes()).expect("it is good");
+        assert_eq!(loaded.config.mqtt.receive_maximum, 10_000);
+        assert_eq!(loaded.hash.len(), 64);
+        assert_eq!(loaded.table.routes().len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_with_what_to_change() {
+        assert!(
+            refusal("mqtt://broker", "http://broker").starts_with("mqtt.url \"http://broker\" is not mqtt")
+        );
+        assert!(refusal("http://influxdb:8086", "influxdb").starts_with("database.url"));
+        assert!(refusal("name: r", "name: r, qos: 3").contains("choose 0, 1 or 2"));
+        assert!(refusal("clientId: lab-bridge-0", "clientId: b, receiveMaximum: 0").contains("choose 1 to"));
+        assert!(refusal("pipeline: lab", "pipelin: lab").contains("missing field `pipeline`"));
+        assert!(refusal("routes:", "routes: [").contains("not YAML"));
+    }
+
+    #[test]
+    fn a_broker_s_url_has_default_ports() {
+        let address = |url| broker_address(url).map(|address| (address.host, address.port, address.tls)).ok();
+        assert_eq!(address("mqtt://b"), Some(("b".into(), 1883, false)));
+        assert_eq!(address("mqtts://b.example/"), Some(("b.example".into(), 8883, true)));
+        assert_eq!(address("mqtt://[::1]:1884"), Some(("::1".into(), 1884, false)));
+        assert_eq!(address("mqtt://user@b"), None);
+    }
+}

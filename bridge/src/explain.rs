@@ -1,0 +1,212 @@
+//! The dry run: which routes match a message, and the points or the reasons that come of it. No
+//! broker, no database, no cluster.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use api::route::Route;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::decode::Values;
+use crate::route::Levels;
+use crate::table::{CompileError, Message, Table};
+
+/// Why there is nothing to explain.
+#[derive(Debug, thiserror::Error)]
+pub enum ExplainError {
+    /// A file can't be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Not YAML.
+    #[error("the pipeline file is not YAML: {0}")]
+    Yaml(String),
+    /// No pipeline.
+    #[error("the file holds no IoTPipeline: give one with kind: IoTPipeline and spec.routes")]
+    NoPipeline,
+    /// Not routes.
+    #[error("spec.routes is not valid: {0}")]
+    Routes(serde_json::Error),
+    /// The routes can't be used.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// A line of messages is none.
+    #[error("line {line} of the messages is not one: {reason}")]
+    Message {
+        /// Which line, from 1.
+        line: usize,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// A message to explain: one line of a messages file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Example {
+    /// Its topic.
+    pub topic: String,
+    /// What is published, as text.
+    #[serde(default)]
+    payload: Option<String>,
+    /// What is published, in base64 where it is no text.
+    #[serde(default)]
+    payload_base64: Option<String>,
+}
+
+impl Example {
+    /// A message of text.
+    pub fn new(topic: String, payload: String) -> Self {
+        Self { topic, payload: Some(payload), payload_base64: None }
+    }
+
+    fn payload(&self) -> Result<Vec<u8>, String> {
+        match (&self.payload, &self.payload_base64) {
+            (Some(text), None) => Ok(text.as_bytes().to_vec()),
+            (None, Some(base64)) => {
+                BASE64_STANDARD.decode(base64).map_err(|error| format!("payload_base64: {error}"))
+            }
+            _ => Err("give payload, or payload_base64".into()),
+        }
+    }
+}
+
+/// Reads messages, one JSON object a line.
+///
+/// # Errors
+/// If a line is no message.
+pub fn parse_messages(text: &str) -> Result<Vec<Example>, ExplainError> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(place, line)| {
+            let example: Example = serde_json::from_str(line)
+                .map_err(|error| ExplainError::Message { line: place + 1, reason: error.to_string() })?;
+            example.payload().map_err(|reason| ExplainError::Message { line: place + 1, reason })?;
+            Ok(example)
+        })
+        .collect()
+}
+
+/// The routes of the first `IoTPipeline` in a YAML file, which may hold other resources too.
+///
+/// # Errors
+/// If there is none, or its routes can't be used.
+pub fn pipeline_table(yaml: &str) -> Result<Table, ExplainError> {
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(yaml).map_err(|error| ExplainError::Yaml(error.to_string()))?;
+    let pipeline = documents
+        .into_iter()
+        .find(|document| document.get("kind").and_then(Value::as_str) == Some("IoTPipeline"))
+        .ok_or(ExplainError::NoPipeline)?;
+    let routes = pipeline.pointer("/spec/routes").cloned().ok_or(ExplainError::NoPipeline)?;
+    let routes: Vec<Route> = serde_json::from_value(routes).map_err(ExplainError::Routes)?;
+    Ok(Table::new(&routes)?)
+}
+
+/// What comes of one message.
+#[derive(Debug, Default)]
+pub struct Explanation {
+    /// For people.
+    pub text: String,
+    /// Whether every route that matches, and at least one, stores the message.
+    pub is_stored: bool,
+}
+
+/// One route's part in a message: the line of its point, or why it refuses.
+pub type Part<'t> = (&'t str, Result<String, String>);
+
+/// What each matching route makes of a message that was received at `stamp`.
+pub fn parts<'t>(table: &'t Table, example: &Example, stamp: i64) -> Vec<Part<'t>> {
+    let (mut levels, mut found, mut values) = (Levels::default(), Vec::new(), Values::default());
+    let payload = example.payload().unwrap_or_default();
+    if !levels.split(&example.topic) {
+        return Vec::new();
+    }
+    table.matches(&example.topic, &levels, &[], &mut found);
+    let message = Message { topic: &example.topic, levels: &levels, payload: &payload };
+    let routes = found.into_iter().map(|place| &table.routes()[place]);
+    routes
+        .map(|route| {
+            let mut line = Vec::new();
+            let written = route.write_point(message, stamp, &mut values, &mut line);
+            let result = written
+                .map(|()| String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned())
+                .map_err(|error| error.to_string());
+            (route.name.as_str(), result)
+        })
+        .collect()
+}
+
+/// Explains one message.
+pub fn explain(table: &Table, example: &Example, stamp: i64) -> Explanation {
+    let parts = parts(table, example, stamp);
+    let mut text = format!("{}\n", example.topic);
+    for (route, result) in &parts {
+        match result {
+            Ok(line) => writeln!(text, "  route {route} stores\n    {line}"),
+            Err(reason) => {
+                writeln!(text, "  route {route} refuses it to the dead-letter topic\n    {reason}")
+            }
+        }
+        .expect("writing to a String cannot fail");
+    }
+    if parts.is_empty() {
+        text.push_str("  no route matches: acknowledged and not stored\n");
+    }
+    let is_stored = !parts.is_empty() && parts.iter().all(|(_, result)| result.is_ok());
+    Explanation { text, is_stored }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIPELINE: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: lab}
+---
+apiVersion: iotpipeline.io/v1alpha1
+kind: IoTPipeline
+metadata: {name: lab}
+spec:
+  routes:
+  - {name: axes, topic: 'sensor/accelero/{axis}', measurement: mqtt_consumer, payload: {float: {}}}
+";
+
+    fn explained(topic: &str, payload: &str) -> Explanation {
+        let table = pipeline_table(PIPELINE).expect("a pipeline");
+        explain(&table, &Example::new(topic.into(), payload.into()), 1)
+    }
+
+    #[test]
+    fn a_message_that_is_stored_shows_its_line() {
+        let explanation = explained("sensor/accelero/roll", "360");
+        assert!(explanation.is_stored);
+        assert!(
+            explanation.text.ends_with("    mqtt_consumer,axis=roll value=360 1\n"),
+            "{}",
+            explanation.text
+        );
+    }
+
+    #[test]
+    fn a_message_that_is_not_stored_shows_why() {
+        assert!(!explained("sensor/accelero/roll", "x").is_stored);
+        assert!(explained("sensor/gyro", "1").text.contains("no route matches"));
+    }
+
+    #[test]
+    fn a_line_that_is_no_message_is_named() {
+        let error = parse_messages("{\"topic\": \"a\", \"payload\": \"1\"}\n\n{\"topic\": \"a\"}\n")
+            .expect_err("refused");
+        assert_eq!(error.to_string(), "line 3 of the messages is not one: give payload, or payload_base64");
+    }
+}

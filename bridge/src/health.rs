@@ -1,0 +1,140 @@
+//! What the bridge says of itself: /livez, /readyz, /status and /metrics.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use api::bridge_status::{BridgeStatus, Side};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use crate::metrics::{Metrics, SideLabel, SideName};
+
+/// The loop looks in four times a second; silent for this long, it hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(30);
+
+/// The reason of a broker's side that is connected and not subscribed yet.
+pub const SUBSCRIBING: &str = "Subscribing";
+
+/// What the stages report, and the server tells.
+#[derive(Debug)]
+pub struct Health {
+    /// What is counted.
+    pub metrics: Metrics,
+    status: Mutex<BridgeStatus>,
+    alive: Mutex<Instant>,
+}
+
+impl Health {
+    /// Nothing is known yet.
+    pub fn new(config_hash: &str) -> Arc<Self> {
+        let side = |what: &str| Side { ready: false, reason: "Starting".into(), message: what.into() };
+        let status = BridgeStatus {
+            config_hash: config_hash.into(),
+            config_error: None,
+            broker: side("the connection to the broker has not been made yet"),
+            database: side("the database has not answered yet"),
+        };
+        Arc::new(Self { metrics: Metrics::new(), status: status.into(), alive: Instant::now().into() })
+    }
+
+    /// The whole status.
+    pub fn status(&self) -> BridgeStatus {
+        self.lock().clone()
+    }
+
+    /// A side is ready.
+    pub fn ready(&self, side: SideName, message: impl Into<String>) {
+        self.set(side, Side { ready: true, reason: "Connected".into(), message: message.into() });
+    }
+
+    /// A side is not ready, and why.
+    pub fn not_ready(&self, side: SideName, reason: &str, message: impl Into<String>) {
+        self.set(side, Side { ready: false, reason: reason.into(), message: message.into() });
+    }
+
+    fn set(&self, name: SideName, new: Side) {
+        self.metrics.ready.get_or_create(&SideLabel { side: name }).set(new.ready.into());
+        let mut status = self.lock();
+        let side = match name {
+            SideName::Broker => &mut status.broker,
+            SideName::Database => &mut status.database,
+        };
+        // Logged once per change, not once per attempt.
+        if side.reason != new.reason {
+            match new.ready {
+                true => tracing::info!(side = ?name, "{}", new.message),
+                // On the way to being ready, which is no news.
+                false if new.reason == SUBSCRIBING => {}
+                false => tracing::warn!(side = ?name, reason = new.reason, "{}", new.message),
+            }
+        }
+        *side = new;
+    }
+
+    /// A configuration was taken.
+    pub fn config_taken(&self, hash: &str) {
+        let mut status = self.lock();
+        status.config_hash = hash.into();
+        status.config_error = None;
+    }
+
+    /// A configuration was refused, or the one in effect has come back.
+    pub fn config_error(&self, error: Option<String>) {
+        self.lock().config_error = error;
+    }
+
+    /// The loop is at work.
+    pub fn beat(&self) {
+        *self.alive.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn is_alive(&self) -> bool {
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < HANGS_AFTER
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BridgeStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Serves until the listener fails.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(listener: TcpListener, health: Arc<Health>) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/status", get(|State(health): State<Arc<Health>>| async move { Json(health.status()) }))
+        .route("/metrics", get(metrics))
+        .with_state(health);
+    axum::serve(listener, router).await
+}
+
+async fn livez(State(health): State<Arc<Health>>) -> Response {
+    match health.is_alive() {
+        true => "ok\n".into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "the bridge's loop does not move\n").into_response(),
+    }
+}
+
+async fn readyz(State(health): State<Arc<Health>>) -> Response {
+    let status = health.status();
+    let unready = [("broker", &status.broker), ("database", &status.database)];
+    match unready.iter().find(|(_, side)| !side.ready) {
+        None => "ok\n".into_response(),
+        Some((name, side)) => {
+            let line = format!("{name}: {}: {}\n", side.reason, side.message);
+            (StatusCode::SERVICE_UNAVAILABLE, line).into_response()
+        }
+    }
+}
+
+async fn metrics(State(health): State<Arc<Health>>) -> Response {
+    const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, TEXT)], health.metrics.text()).into_response()
+}

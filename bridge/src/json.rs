@@ -1,0 +1,378 @@
+//! Decodes JSON payloads by a visitor compiled from the route's paths: strict, and without a tree.
+//!
+//! What no path names is checked for syntax and skipped. Of a key that comes twice, the last counts,
+//! as for most readers. serde_json bounds the depth at 128.
+
+use std::fmt;
+
+use api::route::{FieldType, JsonPayload, TimestampUnit};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::decode::{DecodeError, Refused, Slot, Values, expected, expected_time, quoted, whole};
+use crate::encode;
+
+/// A JSON format, compiled.
+#[derive(Debug)]
+pub struct JsonDecoder {
+    root: Node,
+    /// What is wanted: fields, then tags, then the timestamp; a slot for each.
+    targets: Vec<Target>,
+    fields: usize,
+}
+
+#[derive(Debug)]
+struct Target {
+    path: String,
+    kind: Kind,
+    optional: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Field(FieldType),
+    Tag,
+    Time(TimestampUnit),
+}
+
+/// A place in the JSON that paths lead to or through.
+#[derive(Debug, Default)]
+struct Node {
+    children: Vec<Child>,
+    /// Slots of the targets that are exactly here.
+    targets: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Child {
+    key: Box<str>,
+    index: Option<usize>,
+    node: Node,
+}
+
+impl JsonDecoder {
+    /// Compiles a format.
+    pub fn new(json: &JsonPayload) -> Self {
+        let fields = json.fields.iter().map(|field| Target {
+            path: field.path.clone(),
+            kind: Kind::Field(field.field_type),
+            optional: field.optional,
+        });
+        let tags =
+            json.tags.iter().map(|tag| Target { path: tag.path.clone(), kind: Kind::Tag, optional: true });
+        let time = json.timestamp.iter().map(|time| Target {
+            path: time.path.clone(),
+            kind: Kind::Time(time.unit),
+            optional: false,
+        });
+        let targets: Vec<Target> = fields.chain(tags).chain(time).collect();
+        let mut root = Node::default();
+        for (slot, target) in targets.iter().enumerate() {
+            root.insert(&split_path(&target.path), slot);
+        }
+        Self { root, targets, fields: json.fields.len() }
+    }
+
+    pub(crate) fn decode(&self, payload: &[u8], values: &mut Values) -> Result<(), DecodeError> {
+        values.reset(self.targets.len());
+        let not_json = |error: serde_json::Error| DecodeError::NotJson(error.to_string());
+        let mut json = serde_json::Deserializer::from_slice(payload);
+        let visit = Visit { node: &self.root, targets: &self.targets, values, root: true };
+        visit.deserialize(&mut json).map_err(not_json)?;
+        json.end().map_err(not_json)?;
+        for (target, slot) in self.targets.iter().zip(&mut values.slots) {
+            match std::mem::take(slot) {
+                Slot::Absent if target.optional => {}
+                Slot::Absent => return Err(DecodeError::Missing { path: target.path.clone() }),
+                Slot::Refused(refused) => return Err(target.refuse(refused)),
+                written => *slot = written,
+            }
+        }
+        if (0..self.fields).all(|slot| values.get(slot).is_none()) {
+            return Err(DecodeError::NoField);
+        }
+        Ok(())
+    }
+}
+
+/// The keys of a path: joined by dots, where `\.` is a dot within a key.
+fn split_path(path: &str) -> Vec<String> {
+    let mut keys = vec![String::new()];
+    let mut characters = path.chars().peekable();
+    while let Some(character) = characters.next() {
+        let key = keys.last_mut().expect("there is always a last key");
+        match character {
+            '\\' if matches!(characters.peek(), Some('.' | '\\')) => key.extend(characters.next()),
+            '.' => keys.push(String::new()),
+            _ => key.push(character),
+        }
+    }
+    keys
+}
+
+impl Target {
+    fn refuse(&self, refused: Refused) -> DecodeError {
+        let path = self.path.clone();
+        match refused {
+            Refused::Encode(source) => DecodeError::Encode { path, source },
+            Refused::Type(found) => DecodeError::Value {
+                path,
+                found,
+                expected: match self.kind {
+                    Kind::Field(field_type) => expected(field_type),
+                    Kind::Tag => "a text, a number, true or false",
+                    Kind::Time(unit) => expected_time(unit),
+                },
+            },
+        }
+    }
+}
+
+impl Node {
+    fn insert(&mut self, keys: &[String], slot: usize) {
+        let Some((key, rest)) = keys.split_first() else { return self.targets.push(slot) };
+        let place = self.children.iter().position(|child| *child.key == **key).unwrap_or_else(|| {
+            let index = key.parse().ok();
+            self.children.push(Child { key: key.as_str().into(), index, node: Self::default() });
+            self.children.len() - 1
+        });
+        self.children[place].node.insert(rest, slot);
+    }
+
+    /// Forgets what a key that comes again had given.
+    fn clear(&self, values: &mut Values) {
+        for &slot in &self.targets {
+            values.slots[slot] = Slot::Absent;
+        }
+        self.children.iter().for_each(|child| child.node.clear(values));
+    }
+}
+
+/// One JSON value.
+#[derive(Clone, Copy)]
+enum Scalar<'v> {
+    Bool(bool),
+    Integer(i64),
+    Big(u64),
+    Float(f64),
+    Text(&'v str),
+}
+
+impl Scalar<'_> {
+    fn found(self) -> String {
+        match self {
+            Self::Bool(value) => value.to_string(),
+            Self::Integer(value) => value.to_string(),
+            Self::Big(value) => value.to_string(),
+            Self::Float(value) => value.to_string(),
+            Self::Text(value) => quoted(value),
+        }
+    }
+
+    fn store(self, kind: Kind, slot: usize, values: &mut Values) {
+        let written = match kind {
+            Kind::Field(field_type) => self.store_field(field_type, slot, values),
+            Kind::Tag => self.store_tag(slot, values),
+            Kind::Time(unit) => self.nanoseconds(unit).map(|nanoseconds| {
+                values.timestamp = Some(nanoseconds);
+                values.slots[slot] = Slot::Written(0..0);
+            }),
+        };
+        if written.is_none() {
+            values.slots[slot] = Slot::Refused(Refused::Type(self.found()));
+        }
+    }
+
+    fn store_field(self, field_type: FieldType, slot: usize, values: &mut Values) -> Option<()> {
+        match (field_type, self) {
+            (FieldType::Float, Self::Float(value)) => values.put(slot, |out| encode::float(out, value)),
+            (FieldType::Float, Self::Integer(value)) => {
+                values.put(slot, |out| encode::float(out, value as f64));
+            }
+            (FieldType::Float, Self::Big(value)) => values.put(slot, |out| encode::float(out, value as f64)),
+            (FieldType::Integer, Self::Integer(value)) => put_integer(value, slot, values),
+            (FieldType::Integer, Self::Float(value)) => put_integer(whole(value)?, slot, values),
+            (FieldType::Boolean, Self::Bool(value)) => values.put(slot, |out| {
+                encode::boolean(out, value);
+                Ok(())
+            }),
+            (FieldType::String, Self::Text(value)) => values.put(slot, |out| encode::string(out, value)),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn store_tag(self, slot: usize, values: &mut Values) -> Option<()> {
+        match self {
+            Self::Text("") => values.slots[slot] = Slot::Absent,
+            Self::Text(value) => values.put(slot, |out| encode::tag(out, value)),
+            Self::Float(value) => values.put(slot, |out| encode::float(out, value)),
+            Self::Bool(value) => {
+                values.put(slot, |out| encode::tag(out, if value { "true" } else { "false" }))
+            }
+            Self::Integer(value) => {
+                values.put(slot, |out| encode::tag(out, itoa::Buffer::new().format(value)))
+            }
+            Self::Big(value) => values.put(slot, |out| encode::tag(out, itoa::Buffer::new().format(value))),
+        }
+        Some(())
+    }
+
+    fn nanoseconds(self, unit: TimestampUnit) -> Option<i64> {
+        /// What InfluxDB can store.
+        const RANGE: std::ops::RangeInclusive<i128> = -9_223_372_036_854_775_806..=9_223_372_036_854_775_806;
+        let scale: i32 = match unit {
+            TimestampUnit::S => 1_000_000_000,
+            TimestampUnit::Ms => 1_000_000,
+            TimestampUnit::Us => 1_000,
+            TimestampUnit::Ns => 1,
+            TimestampUnit::Rfc3339 => {
+                let Self::Text(text) = self else { return None };
+                let nanoseconds = text.parse::<jiff::Timestamp>().ok()?.as_nanosecond();
+                return RANGE.contains(&nanoseconds).then_some(nanoseconds as i64);
+            }
+        };
+        let nanoseconds = match self {
+            Self::Integer(value) => i128::from(value) * i128::from(scale),
+            Self::Big(value) => i128::from(value) * i128::from(scale),
+            // A float of today's seconds is good to about 0.2 µs, so microseconds are kept.
+            Self::Float(value) if scale > 1 => {
+                let microseconds = (value * f64::from(scale / 1_000)).round();
+                (microseconds.abs() < 1e16).then_some(microseconds as i128 * 1_000)?
+            }
+            Self::Float(value) => i128::from(whole(value)?),
+            _ => return None,
+        };
+        RANGE.contains(&nanoseconds).then_some(nanoseconds as i64)
+    }
+}
+
+fn put_integer(value: i64, slot: usize, values: &mut Values) {
+    values.put(slot, |out| {
+        encode::integer(out, value);
+        Ok(())
+    });
+}
+
+/// Visits one place of the JSON.
+struct Visit<'v> {
+    node: &'v Node,
+    targets: &'v [Target],
+    values: &'v mut Values,
+    root: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Visit<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.root { deserializer.deserialize_map(self) } else { deserializer.deserialize_any(self) }
+    }
+}
+
+impl Visit<'_> {
+    fn store(self, scalar: Scalar<'_>) {
+        for &slot in &self.node.targets {
+            scalar.store(self.targets[slot].kind, slot, self.values);
+        }
+    }
+
+    /// An object or an array where a value is wanted.
+    fn refuse(&mut self, found: &str) {
+        for &slot in &self.node.targets {
+            self.values.slots[slot] = Slot::Refused(Refused::Type(found.into()));
+        }
+    }
+
+    fn child(&mut self, place: usize) -> Visit<'_> {
+        let node = &self.node.children[place].node;
+        node.clear(self.values);
+        Visit { node, targets: self.targets, values: self.values, root: false }
+    }
+}
+
+impl<'de> Visitor<'de> for Visit<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if self.root { "an object" } else { "any value" })
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        self.store(Scalar::Bool(value));
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
+        self.store(Scalar::Integer(value));
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
+        self.store(i64::try_from(value).map_or(Scalar::Big(value), Scalar::Integer));
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
+        self.store(Scalar::Float(value));
+        Ok(())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<(), E> {
+        self.store(Scalar::Text(value));
+        Ok(())
+    }
+
+    /// null: as if the key were absent.
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        self.refuse("an object");
+        while let Some(place) = map.next_key_seed(Key(&self.node.children))? {
+            match place {
+                Some(place) => map.next_value_seed(self.child(place))?,
+                None => map.next_value::<IgnoredAny>().map(drop)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        self.refuse("an array");
+        for index in 0.. {
+            let place = self.node.children.iter().position(|child| child.index == Some(index));
+            let more = match place {
+                Some(place) => seq.next_element_seed(self.child(place))?.is_some(),
+                None => seq.next_element::<IgnoredAny>()?.is_some(),
+            };
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Finds the child that a key leads to, without keeping the key.
+struct Key<'k>(&'k [Child]);
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<usize>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Option<usize>, E> {
+        Ok(self.0.iter().position(|child| *child.key == *key))
+    }
+}

@@ -1,0 +1,72 @@
+//! The bridge: MQTT messages in, InfluxDB points out; acknowledged is what is stored.
+//!
+//! A message's way, one file a stage:
+//!
+//! 1. [`source`] dials the broker and reads in gulps; [`packet`] finds the packets, [`session`] answers them.
+//! 2. [`intake`] takes a message in: [`route`] finds its routes in the compiled [`table`], [`decode`]
+//!    and [`json`] read the payload, [`encode`] writes line protocol into the open [`batch`].
+//! 3. [`sink`] stores batches through [`database`], and finds out which points are refused.
+//! 4. [`ack`] knows what may be acknowledged; [`dead`] publishes what can't be stored.
+//!
+//! [`pipeline`] is the loop that joins them, [`config`] what they are told, [`subscribe`] what the
+//! broker is asked for, [`health`] and [`metrics`] what they tell. [`explain`] runs stage 2 alone.
+//!
+//! Invariants:
+//! - A message is acknowledged after each of its points is stored or has become a dead letter that the
+//!   broker took (or refused for good, which is counted); in order of receipt; on its own connection.
+//! - What is not a message's fault is tried again for ever. Nothing of QoS 1 or 2 is dropped.
+//! - No stage waits for the other side: pings go out while the database is away.
+//! - Between bytes in and bytes out there is no clock and no network, but for the time of reception.
+
+pub mod ack;
+pub mod backoff;
+pub mod batch;
+pub mod config;
+pub mod database;
+pub mod dead;
+pub mod decode;
+pub mod encode;
+pub mod explain;
+pub mod health;
+pub mod intake;
+pub mod json;
+pub mod metrics;
+pub mod packet;
+pub mod pipeline;
+pub mod route;
+pub mod session;
+pub mod sink;
+pub mod source;
+pub mod subscribe;
+pub mod table;
+pub mod tls;
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+/// Why the bridge can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration can't be used.
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
+}
+
+/// Runs the bridge until `stop`; tells of itself on `listener`.
+///
+/// # Errors
+/// If the configuration can't be used at the start.
+pub async fn run(path: &Path, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+    source::install_crypto();
+    let loaded = config::Loaded::read(path)?;
+    let watch = config::Watch::new(path, &loaded);
+    let health = health::Health::new(&loaded.hash);
+    tracing::info!(hash = loaded.hash, routes = loaded.config.routes.len(), "the configuration is in effect");
+    let server = tokio::spawn(health::serve(listener, Arc::clone(&health)));
+    pipeline::Pipeline::new(loaded, watch, health).run(stop).await;
+    server.abort();
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! The loop that joins the stages: messages from the link into batches, batches into the sink, and
+//! what has ended back to the broker as acknowledgements. One task; nothing here waits for one side
+//! while the other has something to say.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::bridge_config::BridgeConfig;
+use bytes::Buf;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::batch::Batches;
+use crate::config::{ConfigError, Loaded, Watch};
+use crate::health::Health;
+use crate::metrics::{ReasonLabel, SideName};
+use crate::packet;
+use crate::session::Session;
+use crate::sink::{Outcome, Sink};
+use crate::source::{Event, Link, SourceError};
+
+/// How often the configuration file, the keep-alive and refused subscriptions are looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// What is in memory when the bridge is told to stop is stored within this, or left to the broker.
+const DRAIN: Duration = Duration::from_secs(8);
+/// When this much waits for the database, nothing more is read: the broker keeps it.
+const PAUSE_BYTES: usize = 64 << 20;
+
+/// The whole bridge.
+pub struct Pipeline {
+    health: Arc<Health>,
+    watch: Watch,
+    config: BridgeConfig,
+    link: Link,
+    session: Session,
+    batches: Batches,
+    sink: Sink,
+}
+
+impl Pipeline {
+    /// Prepares everything; connects nowhere yet.
+    pub fn new(loaded: Loaded, watch: Watch, health: Arc<Health>) -> Self {
+        let link = Link::new(&loaded.config.mqtt);
+        let sink = Sink::start(&loaded.config.database, Arc::clone(&health));
+        let session = Session::new(&loaded, Arc::clone(&health));
+        Self { health, watch, config: loaded.config, link, session, batches: Batches::default(), sink }
+    }
+
+    /// Runs until it is told to stop, then stores what it has, acknowledges that, and says goodbye.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut deadline = None;
+        loop {
+            self.feed(deadline.is_some());
+            if let Some(deadline) = deadline
+                && (self.is_drained() || deadline <= Instant::now())
+            {
+                break;
+            }
+            let due = self.batches.due().filter(|_| !self.sink.is_busy());
+            tokio::select! {
+                biased;
+                () = &mut stop, if deadline.is_none() => {
+                    tracing::info!("told to stop: storing what was received");
+                    self.session.drain();
+                    deadline = Some(Instant::now() + DRAIN);
+                }
+                outcome = self.sink.outcome() => self.settle(outcome),
+                _ = tick.tick() => self.look().await,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+                event = self.link.next() => self.react(event),
+            }
+        }
+        self.link.close().await;
+        let left = self.session.outstanding();
+        tracing::info!(left, "stopped; what was not stored is left with the broker");
+    }
+
+    /// Hands the sink a batch, if it is free and one is due.
+    fn feed(&mut self, at_once: bool) {
+        let is_due = self.batches.due().is_some_and(|due| at_once || due <= Instant::now());
+        if is_due
+            && !self.sink.is_busy()
+            && let Some(batch) = self.batches.take()
+        {
+            self.sink.write(batch);
+        }
+        self.link.paused = self.batches.bytes() > PAUSE_BYTES;
+    }
+
+    fn is_drained(&mut self) -> bool {
+        let written = self.link.connection().is_none_or(|connection| connection.output.is_empty());
+        written && self.batches.is_empty() && !self.sink.is_busy() && self.session.is_settled()
+    }
+
+    /// A batch has been dealt with: acknowledge what is stored.
+    fn settle(&mut self, outcome: Outcome) {
+        self.session.settle(&outcome);
+        self.batches.recycle(outcome.batch);
+        self.flush();
+    }
+
+    /// Puts whatever the session has to say into the connection's output.
+    fn flush(&mut self) {
+        if let Some(connection) = self.link.connection() {
+            self.session.write(&mut connection.output);
+        }
+    }
+
+    fn react(&mut self, event: Event) {
+        match event {
+            Event::Connected(connack) => {
+                self.session.connected(&connack, &mut self.batches);
+                self.flush();
+                if let Err(error) = self.take() {
+                    self.lose(error);
+                }
+            }
+            Event::Read(bytes) => {
+                self.health.metrics.bytes_received.inc_by(bytes as u64);
+                if let Err(error) = self.take() {
+                    self.lose(error);
+                }
+            }
+            Event::Written => {}
+            Event::Lost(error) => self.lost(&error),
+        }
+    }
+
+    /// Takes all whole packets out of the input.
+    fn take(&mut self) -> Result<(), SourceError> {
+        let max = self.config.mqtt.max_packet_size as usize;
+        let Some(connection) = self.link.connection() else { return Ok(()) };
+        let mut input = std::mem::take(&mut connection.input);
+        let output = &mut connection.output;
+        let mut taken = 0;
+        self.session.tick();
+        let result = loop {
+            let rest = &input[taken..];
+            match packet::frame_length(rest, max) {
+                Ok(Some(length)) if length <= rest.len() => {
+                    let handled = packet::parse(&rest[..length])
+                        .map_err(SourceError::from)
+                        .and_then(|packet| self.session.handle(packet, &mut self.batches, output));
+                    taken += length;
+                    if let Err(error) = handled {
+                        break Err(error);
+                    }
+                }
+                Ok(_) => break Ok(()),
+                Err(error) => break Err(error.into()),
+            }
+        };
+        input.advance(taken);
+        connection.input = input;
+        self.session.write(&mut connection.output);
+        result
+    }
+
+    fn lose(&mut self, error: SourceError) {
+        if let Event::Lost(error) = self.link.lose(error) {
+            self.lost(&error);
+        }
+    }
+
+    fn lost(&mut self, error: &SourceError) {
+        self.session.disconnected();
+        self.health.not_ready(SideName::Broker, error.reason(), error.to_string());
+    }
+
+    /// What has to be looked at now and then.
+    async fn look(&mut self) {
+        self.health.beat();
+        match self.link.keep_alive() {
+            Ok(None) => self.flush(),
+            Ok(Some(silent)) => {
+                let message = format!("the broker has been silent for {} s", silent.as_secs());
+                self.health.not_ready(SideName::Broker, "Unresponsive", message);
+            }
+            Err(error) => self.lose(error),
+        }
+        if self.link.connection().is_some() {
+            self.session.report();
+        }
+        match self.watch.poll() {
+            None => {}
+            Some(Ok(loaded)) => self.reconfigure(loaded).await,
+            Some(Err(error)) => self.refuse(&error),
+        }
+    }
+
+    fn refuse(&self, error: &ConfigError) {
+        tracing::warn!("the changed configuration is refused, the one before stays in effect: {error}");
+        self.count_change("refused");
+        self.health.config_error(Some(error.to_string()));
+    }
+
+    /// Another configuration takes effect: routes between two batches, without a new connection.
+    async fn reconfigure(&mut self, loaded: Loaded) {
+        self.session.reconfigure(&loaded);
+        self.sink.reconfigure(&loaded.config.database);
+        if loaded.config.mqtt != self.config.mqtt {
+            let (old, new) = (&self.config.mqtt, &loaded.config.mqtt);
+            let same_session = (&old.url, &old.client_id) == (&new.url, &new.client_id);
+            self.link.reconfigure(&loaded.config.mqtt).await;
+            self.session.moved(same_session);
+        }
+        self.flush();
+        tracing::info!(
+            hash = loaded.hash,
+            routes = loaded.config.routes.len(),
+            "the configuration has changed"
+        );
+        self.count_change("taken");
+        self.health.config_taken(&loaded.hash);
+        self.config = loaded.config;
+    }
+
+    fn count_change(&self, reason: &'static str) {
+        self.health.metrics.config_changes.get_or_create(&ReasonLabel { reason }).inc();
+    }
+}

@@ -1,0 +1,299 @@
+//! The MQTT session's state: answers each packet, and decides when a message is acknowledged.
+//! Pure: packets and outcomes in, bytes and points out.
+
+use std::sync::Arc;
+
+use api::bridge_config::dead_letter_topic;
+use bytes::{Bytes, BytesMut};
+use rumqttc::v5::mqttbytes::v5::{ConnAck, Packet, PubAckReason};
+use tokio::time::Instant;
+
+use crate::ack::{Acks, Sequence};
+use crate::batch::Batches;
+use crate::config::Loaded;
+use crate::dead::{DeadLetter, DeadLetters, Limits, PacketIds};
+use crate::health::{Health, SUBSCRIBING};
+use crate::intake::Intake;
+use crate::metrics::{ReasonLabel, RouteLabel, SideName};
+use crate::packet::{Incoming, Publish};
+use crate::sink::Outcome;
+use crate::source::SourceError;
+use crate::subscribe::Subscriber;
+use crate::table::Table;
+
+/// Everything that is known of the session.
+pub struct Session {
+    health: Arc<Health>,
+    pipeline: String,
+    table: Arc<Table>,
+    intake: Intake,
+    acks: Acks,
+    letters: DeadLetters,
+    subscriber: Subscriber,
+    ids: PacketIds,
+    limits: Limits,
+    /// Whether a session that the broker resumes is the one that the waiting points came from.
+    same_session: bool,
+    /// Told to stop: messages are left with the broker.
+    draining: bool,
+}
+
+impl Session {
+    /// A session that knows nothing yet.
+    pub fn new(loaded: &Loaded, health: Arc<Health>) -> Self {
+        let mut subscriber = Subscriber::default();
+        subscriber.want(loaded.table.filters());
+        Self {
+            health,
+            pipeline: loaded.config.pipeline.clone(),
+            table: Arc::clone(&loaded.table),
+            intake: Intake::default(),
+            acks: Acks::default(),
+            letters: DeadLetters::default(),
+            subscriber,
+            ids: PacketIds::default(),
+            limits: Limits { receive_maximum: 0, packet_size: 0 },
+            same_session: true,
+            draining: false,
+        }
+    }
+
+    /// The connection is open, and this is what the broker said.
+    pub fn connected(&mut self, connack: &ConnAck, batches: &mut Batches) {
+        let properties = connack.properties.as_ref();
+        self.limits = Limits {
+            receive_maximum: properties.and_then(|all| all.receive_max).unwrap_or(u16::MAX).into(),
+            packet_size: properties.and_then(|all| all.max_packet_size).unwrap_or(u32::MAX) as usize,
+        };
+        let identifiers =
+            properties.and_then(|all| all.subscription_identifiers_available).is_none_or(|flag| flag != 0);
+        self.subscriber.connect(identifiers);
+        if !connack.session_present {
+            self.acks.forget_session();
+        } else if self.same_session {
+            batches.drop_redelivered();
+            self.letters.drop_redelivered();
+        }
+        self.same_session = true;
+        self.health.metrics.connections.inc();
+        tracing::info!(resumed = connack.session_present, "connected to the broker");
+    }
+
+    /// The connection is gone.
+    pub fn disconnected(&mut self) {
+        if self.limits.receive_maximum > 0 {
+            self.health.metrics.disconnections.inc();
+        }
+        self.limits.receive_maximum = 0;
+        self.acks.disconnect();
+        self.letters.disconnect();
+        self.subscriber.connect(false);
+    }
+
+    /// The connection was closed on purpose, to go on with other settings.
+    pub fn moved(&mut self, same_session: bool) {
+        self.disconnected();
+        self.same_session = same_session;
+        if !same_session {
+            self.acks.forget_session();
+        }
+    }
+
+    /// Other routes from now on. Points of the old ones are stored all the same.
+    pub fn reconfigure(&mut self, loaded: &Loaded) {
+        self.pipeline.clone_from(&loaded.config.pipeline);
+        self.table = Arc::clone(&loaded.table);
+        self.subscriber.want(loaded.table.filters());
+    }
+
+    /// No more messages: those that come are left with the broker.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Reads the clock, once for all packets that were read together.
+    pub fn tick(&mut self) {
+        self.intake.tick();
+    }
+
+    /// Whether nothing waits for the broker's answer.
+    pub fn is_settled(&self) -> bool {
+        self.letters.is_empty() || self.limits.receive_maximum == 0
+    }
+
+    /// How many messages are not acknowledged.
+    pub fn outstanding(&self) -> usize {
+        self.acks.outstanding()
+    }
+
+    /// Deals with one packet.
+    ///
+    /// # Errors
+    /// If the broker closes the connection or breaks the protocol.
+    pub fn handle(
+        &mut self,
+        packet: Incoming<'_>,
+        batches: &mut Batches,
+        output: &mut BytesMut,
+    ) -> Result<(), SourceError> {
+        match packet {
+            Incoming::Publish(publish) => self.receive(&publish, batches, output),
+            Incoming::Other(packet) => return self.handle_other(*packet, output),
+            Incoming::Disconnect => return Err(SourceError::Closed(String::new())),
+        }
+        Ok(())
+    }
+
+    fn handle_other(&mut self, packet: Packet, output: &mut BytesMut) -> Result<(), SourceError> {
+        match packet {
+            Packet::PubRel(release) => self.acks.release(release.pkid, output),
+            Packet::PubAck(ack) => self.letter_answered(ack.pkid, ack.reason),
+            Packet::SubAck(answer) => {
+                self.subscriber.suback(&answer, Instant::now());
+                self.report();
+            }
+            Packet::UnsubAck(answer) => {
+                self.subscriber.unsuback(&answer);
+            }
+            Packet::Disconnect(disconnect) => {
+                return Err(SourceError::Closed(format!(": {:?}", disconnect.reason_code)));
+            }
+            // A ping's answer; that something came is what counts.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, publish: &Publish<'_>, batches: &mut Batches, output: &mut BytesMut) {
+        self.health.metrics.messages_received.inc();
+        if self.draining {
+            return;
+        }
+        if publish.qos == 2 && self.acks.is_unreleased(publish.packet_id) {
+            // Stored before; the broker missed that it was received.
+            self.acks.receive(publish.packet_id, true, 0);
+            self.acks.write(output);
+            return;
+        }
+        let sequence = if publish.qos == 0 { Sequence::NONE } else { self.acks.next() };
+        let taken = self.intake.accept(publish, sequence, &self.table, batches);
+        if taken.dropped {
+            let label = ReasonLabel { reason: "DatabaseTooSlow" };
+            self.health.metrics.messages_dropped.get_or_create(&label).inc();
+        } else if taken.parts() == 0 {
+            self.health.metrics.messages_unrouted.inc();
+        }
+        if publish.qos > 0 {
+            self.acks.receive(publish.packet_id, publish.qos == 2, taken.parts());
+        }
+        for refusal in taken.refusals {
+            let table = Arc::clone(&self.table);
+            let route = &table.routes()[refusal.route].name;
+            self.bury(sequence, route, publish.topic, publish.payload, refusal.reason);
+        }
+    }
+
+    /// A batch has been dealt with.
+    pub fn settle(&mut self, outcome: &Outcome) {
+        let mut refused = outcome.refused.iter().peekable();
+        for (place, point) in outcome.batch.points().enumerate() {
+            match refused.next_if(|(culprit, _)| *culprit == place) {
+                None => self.acks.complete(point.sequence),
+                Some((_, reason)) => {
+                    let route = &outcome.batch.route(&point).name;
+                    self.bury(point.sequence, route, point.topic, point.payload, reason.clone());
+                }
+            }
+        }
+    }
+
+    /// A message can't be stored: it becomes a dead letter.
+    fn bury(&mut self, sequence: Sequence, route: &str, topic: &[u8], payload: &[u8], reason: String) {
+        let topic = String::from_utf8_lossy(topic).into_owned();
+        let letter = DeadLetter {
+            sequence,
+            route: route.into(),
+            destination: dead_letter_topic(&self.pipeline, route),
+            payload: Bytes::copy_from_slice(payload),
+            reason,
+            topic,
+        };
+        // A dead letter that comes back, of this pipeline or another, must not become another one.
+        let is_dead = letter.topic.starts_with("iotpipeline/") && letter.topic.contains("/dead-letter/");
+        let dropped = if is_dead { Some(letter) } else { self.letters.push(letter) };
+        if let Some(letter) = dropped {
+            self.drop_letter(&letter, "there are too many, or it is a dead letter itself");
+        }
+    }
+
+    fn letter_answered(&mut self, packet_id: u16, reason: PubAckReason) {
+        let Some(letter) = self.letters.answered(packet_id) else { return };
+        if matches!(reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers) {
+            let label = RouteLabel { route: letter.route };
+            self.health.metrics.dead_letters.get_or_create(&label).inc();
+            self.acks.complete(letter.sequence);
+        } else {
+            self.drop_letter(&letter, &format!("the broker refuses it: {reason:?}"));
+        }
+    }
+
+    /// Not even a dead letter: counted and acknowledged, so that it does not block what follows.
+    fn drop_letter(&mut self, letter: &DeadLetter, why: &str) {
+        let label = RouteLabel { route: letter.route.clone() };
+        let counter = self.health.metrics.dead_letters_dropped.get_or_create(&label);
+        if counter.inc().is_power_of_two() {
+            tracing::warn!(
+                route = letter.route,
+                topic = letter.topic,
+                reason = letter.reason,
+                "a dead letter is dropped: {why}"
+            );
+        }
+        drop(counter);
+        self.acks.complete(letter.sequence);
+    }
+
+    /// Appends everything that the bridge has to say: acknowledgements, subscriptions, dead letters.
+    pub fn write(&mut self, output: &mut BytesMut) {
+        let Self { letters, subscriber, ids, limits, .. } = self;
+        let used =
+            |letters: &DeadLetters, subscriber: &Subscriber, id| letters.uses(id) || subscriber.uses(id);
+        subscriber.write(
+            Instant::now(),
+            &mut |subscriber| ids.next(|id| used(letters, subscriber, id)),
+            output,
+        );
+        let too_large =
+            letters.write(*limits, &mut |letters| ids.next(|id| used(letters, subscriber, id)), output);
+        for letter in too_large {
+            self.drop_letter(&letter, "it is larger than the broker allows");
+        }
+        let before = self.acks.outstanding();
+        self.acks.write(output);
+        let metrics = &self.health.metrics;
+        metrics.messages_acknowledged.inc_by((before - self.acks.outstanding()) as u64);
+        metrics.messages_in_flight.set(self.acks.outstanding() as i64);
+    }
+
+    /// Tells how the broker's side is, while connected.
+    pub fn report(&self) {
+        match self.subscriber.refusal() {
+            Some((filter, reason)) => {
+                let message = format!(
+                    "the broker refuses the subscription to {filter}: {reason}: allow it to the bridge's user"
+                );
+                self.health.not_ready(SideName::Broker, "SubscriptionRefused", message);
+            }
+            None if self.subscriber.is_complete() => {
+                let message =
+                    format!("connected and subscribed to {} topic filters", self.subscriber.granted());
+                self.health.ready(SideName::Broker, message);
+            }
+            None => self.health.not_ready(
+                SideName::Broker,
+                SUBSCRIBING,
+                "waiting for the broker to grant the subscriptions",
+            ),
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Stores batches, one after the other, for as long as it takes.
+//!
+//! What the database refuses is found by halving and handed back with the reason; the rest is stored.
+//! What is not the points' fault is tried again until it works.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::bridge_config::DatabaseConfig;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::backoff::Backoff;
+use crate::batch::Batch;
+use crate::database::{Answer, Database, named_line};
+use crate::health::Health;
+use crate::metrics::{ReasonLabel, RouteLabel, SideName};
+
+/// A database that has answered is asked again after this long without a write.
+const PROBE_READY: Duration = Duration::from_secs(3);
+/// One that has not.
+const PROBE_UNREADY: Duration = Duration::from_secs(1);
+/// A write that takes longer is reported before it ends.
+const SLOW: Duration = Duration::from_secs(4);
+/// Tried again after waits up to this.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+/// The longest wait that the server can ask for.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
+
+/// A batch that has been dealt with.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The batch.
+    pub batch: Batch,
+    /// Places of the points that the database refuses, in order, and why; all others are stored.
+    pub refused: Vec<(usize, String)>,
+}
+
+/// The pipeline's end of the sink: takes one batch at a time.
+#[derive(Debug)]
+pub struct Sink {
+    batches: mpsc::Sender<Batch>,
+    outcomes: mpsc::Receiver<Outcome>,
+    config: watch::Sender<DatabaseConfig>,
+    busy: bool,
+}
+
+impl Sink {
+    /// Starts the sink's task.
+    pub fn start(config: &DatabaseConfig, health: Arc<Health>) -> Self {
+        let (batches, batch_receiver) = mpsc::channel(1);
+        let (outcome_sender, outcomes) = mpsc::channel(1);
+        let (config, config_receiver) = watch::channel(config.clone());
+        let worker = Worker {
+            config: config_receiver,
+            database: None,
+            health,
+            backoff: Backoff::new(Duration::from_millis(100), LAST_WAIT),
+            ready: false,
+            not_before: Instant::now(),
+        };
+        tokio::spawn(worker.run(batch_receiver, outcome_sender));
+        Self { batches, outcomes, config, busy: false }
+    }
+
+    /// Whether a batch is being written.
+    pub fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// Hands a batch over. Only when not busy.
+    pub fn write(&mut self, batch: Batch) {
+        self.busy = self.batches.try_send(batch).is_ok();
+    }
+
+    /// Waits for the batch that is being written; for ever if there is none.
+    pub async fn outcome(&mut self) -> Outcome {
+        match self.outcomes.recv().await {
+            Some(outcome) => {
+                self.busy = false;
+                outcome
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Goes on with another database, or another way to it; a batch that is being written too.
+    pub fn reconfigure(&self, config: &DatabaseConfig) {
+        self.config.send_if_modified(|now| {
+            let changed = now != config;
+            now.clone_from(config);
+            changed
+        });
+    }
+}
+
+struct Worker {
+    config: watch::Receiver<DatabaseConfig>,
+    database: Option<Database>,
+    health: Arc<Health>,
+    backoff: Backoff,
+    ready: bool,
+    /// The server asked not to be asked before.
+    not_before: Instant,
+}
+
+impl Worker {
+    async fn run(mut self, mut batches: mpsc::Receiver<Batch>, outcomes: mpsc::Sender<Outcome>) {
+        let mut probe_at = Instant::now();
+        loop {
+            tokio::select! {
+                batch = batches.recv() => {
+                    let Some(batch) = batch else { return };
+                    let refused = self.store(&batch).await;
+                    if outcomes.send(Outcome { batch, refused }).await.is_err() {
+                        return;
+                    }
+                }
+                () = sleep_until(probe_at) => {
+                    let answer = self.write(&[]).await;
+                    self.report(&answer);
+                }
+                changed = self.config.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.database = None;
+                    self.not_before = Instant::now();
+                    let answer = self.write(&[]).await;
+                    self.report(&answer);
+                }
+            }
+            let pause = if self.ready { PROBE_READY } else { PROBE_UNREADY };
+            probe_at = (Instant::now() + pause).max(self.not_before);
+        }
+    }
+
+    /// Writes all points of a batch; returns those that the database refuses.
+    async fn store(&mut self, batch: &Batch) -> Vec<(usize, String)> {
+        if let Some(histogram) = &self.health.metrics.batch_points {
+            histogram.observe(batch.len() as f64);
+        }
+        let mut refused = Vec::new();
+        let mut work = Vec::from([0..batch.len()]);
+        while let Some(part) = work.pop() {
+            if self.not_before > Instant::now() {
+                self.wait_until(self.not_before).await;
+            }
+            let answer = self.write(batch.lines(part.clone())).await;
+            self.report(&answer);
+            match answer {
+                Answer::Stored => {}
+                Answer::Refused(reason) => split(batch, part, reason, &mut work, &mut refused),
+                Answer::TooLarge => {
+                    split(batch, part, "the database finds it too large".into(), &mut work, &mut refused);
+                }
+                Answer::Later { .. } => {
+                    work.push(part);
+                    let wait = self.backoff.next_wait();
+                    self.wait_until(Instant::now() + wait).await;
+                }
+            }
+        }
+        refused.sort_unstable();
+        self.count_stored(batch, &refused);
+        refused
+    }
+
+    /// Waits, but not longer than for another database.
+    async fn wait_until(&mut self, time: Instant) {
+        tokio::select! {
+            () = sleep_until(time) => {}
+            Ok(()) = self.config.changed() => {
+                self.database = None;
+                self.not_before = Instant::now();
+            }
+        }
+    }
+
+    /// One request. Without a client, because its files can't be read yet, the answer is to wait.
+    async fn write(&mut self, lines: &[u8]) -> Answer {
+        if self.database.is_none() {
+            match Database::new(&self.config.borrow_and_update()) {
+                Ok(database) => self.database = Some(database),
+                Err(error) => {
+                    return Answer::Later {
+                        reason: "Misconfigured",
+                        message: error.to_string(),
+                        after: None,
+                    };
+                }
+            }
+        }
+        let Some(database) = &mut self.database else { unreachable!("it was just made") };
+        let start = Instant::now();
+        let mut request = std::pin::pin!(database.write(lines));
+        let answer = match timeout(SLOW, &mut request).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.ready = false;
+                let message = format!("the database has not answered for {} s", SLOW.as_secs());
+                self.health.not_ready(SideName::Database, "Unresponsive", message);
+                request.await
+            }
+        };
+        if !lines.is_empty() {
+            self.health.metrics.write_bytes.inc_by(lines.len() as u64);
+            if let Some(histogram) = &self.health.metrics.write_duration {
+                histogram.observe(start.elapsed().as_secs_f64());
+            }
+        }
+        answer
+    }
+
+    fn report(&mut self, answer: &Answer) {
+        let reason = match answer {
+            Answer::Later { reason, message, after } => {
+                self.ready = false;
+                let pause = after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
+                self.not_before = Instant::now() + pause;
+                self.health.not_ready(SideName::Database, reason, message.clone());
+                reason
+            }
+            Answer::Stored | Answer::Refused(_) | Answer::TooLarge => {
+                self.ready = true;
+                self.backoff.reset();
+                self.health.ready(SideName::Database, "the database accepts writes");
+                if *answer == Answer::Stored { "Stored" } else { "Refused" }
+            }
+        };
+        self.health.metrics.writes.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    fn count_stored(&self, batch: &Batch, refused: &[(usize, String)]) {
+        let mut counts = vec![0_u64; batch.table.routes().len()];
+        let mut culprits = refused.iter().map(|(place, _)| *place).peekable();
+        for (place, point) in batch.points().enumerate() {
+            if culprits.next_if_eq(&place).is_none() {
+                counts[point.route] += 1;
+            }
+        }
+        for (route, count) in batch.table.routes().iter().zip(counts).filter(|(_, count)| *count > 0) {
+            let label = RouteLabel { route: route.name.clone() };
+            self.health.metrics.points_stored.get_or_create(&label).inc_by(count);
+        }
+    }
+}
+
+/// A part was refused: cut out the line that the reason names, or halve, or convict a single point.
+fn split(
+    batch: &Batch,
+    part: Range<usize>,
+    reason: String,
+    work: &mut Vec<Range<usize>>,
+    refused: &mut Vec<(usize, String)>,
+) {
+    let is_named = |place: &usize| {
+        let line = batch.lines(*place..place + 1);
+        named_line(&reason).is_some_and(|named| line.trim_ascii_end() == named.as_bytes())
+    };
+    let culprit = if part.len() == 1 { Some(part.start) } else { part.clone().find(is_named) };
+    let middle = part.start + part.len() / 2;
+    let rest = match culprit {
+        Some(place) => {
+            refused.push((place, reason));
+            [part.start..place, place + 1..part.end]
+        }
+        None => [part.start..middle, middle..part.end],
+    };
+    // The first half is taken up first: points keep their order of writing.
+    work.extend(rest.into_iter().rev().filter(|rest| !rest.is_empty()));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ack::Sequence;
+    use crate::batch::Batches;
+
+    fn batch(points: usize) -> Batch {
+        let (mut batches, table) = (Batches::default(), Arc::default());
+        for place in 0..points {
+            let batch = batches.open(&table);
+            batch.lines_mut().extend_from_slice(format!("m v={place} 1\n").as_bytes());
+            batch.push(Sequence::NONE, 0, b"t", b"p");
+        }
+        batches.take().expect("a batch")
+    }
+
+    /// Writes to a database that refuses the culprits, naming them or not; returns the writes it took.
+    fn store(points: usize, culprits: &[usize], names: bool) -> (Vec<usize>, Vec<usize>, usize) {
+        let batch = batch(points);
+        let (mut work, mut refused, mut stored, mut writes) =
+            (Vec::from([0..points]), Vec::new(), Vec::new(), 0);
+        while let Some(part) = work.pop() {
+            writes += 1;
+            match culprits.iter().find(|place| part.contains(place)) {
+                None => stored.extend(part),
+                Some(place) if names => {
+                    let reason = format!("unable to parse 'm v={place} 1': bad");
+                    split(&batch, part, reason, &mut work, &mut refused);
+                }
+                Some(_) => split(&batch, part, "conflict".into(), &mut work, &mut refused),
+            }
+        }
+        let mut refused: Vec<usize> = refused.into_iter().map(|(place, _)| place).collect();
+        refused.sort_unstable();
+        (stored, refused, writes)
+    }
+
+    #[test]
+    fn one_culprit_among_5000_takes_few_writes() {
+        let (stored, refused, writes) = store(5_000, &[1_234], false);
+        assert_eq!((stored.len(), refused), (4_999, vec![1_234]));
+        assert!(writes <= 27, "{writes}");
+    }
+
+    #[test]
+    fn a_culprit_that_is_named_is_cut_out() {
+        let (stored, refused, writes) = store(5_000, &[1_234], true);
+        assert_eq!((stored.len(), refused, writes), (4_999, vec![1_234], 3));
+    }
+
+    proptest! {
+        #[test]
+        fn exactly_the_culprits_are_refused_and_the_rest_stored_in_order(
+            points in 1..60_usize, culprits in prop::collection::btree_set(0..60_usize, 0..10), names in any::<bool>(),
+        ) {
+            let culprits: Vec<usize> = culprits.into_iter().filter(|place| *place < points).collect();
+            let (stored, refused, _) = store(points, &culprits, names);
+            let expected: Vec<usize> = (0..points).filter(|place| !culprits.contains(place)).collect();
+            prop_assert_eq!(stored, expected);
+            prop_assert_eq!(refused, culprits);
+        }
+    }
+}
