@@ -1,2 +1,121 @@
-//! Placeholder until the first commit of this crate.
-fn main() {}
+//! `iotpipeline-operator`: the operator, and with `reload` the broker's sidecar.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand, ValueEnum};
+use iotpipeline_operator::config::Config;
+use iotpipeline_operator::metrics::Metrics;
+use iotpipeline_operator::{controller, health, http, reload};
+use kube::Client;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+/// Makes the cluster what each IoTPipeline says.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The configuration: images and namespaces.
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
+    /// Where /livez, /readyz and /metrics are.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+    /// How to log.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Tells a process to reread its files when they change; the broker's sidecar.
+    Reload {
+        /// The mounted directory.
+        #[arg(long, value_name = "DIRECTORY")]
+        watch: PathBuf,
+        /// The name of the process.
+        #[arg(long, value_name = "NAME")]
+        process: String,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Some(Command::Reload { watch, process }) => reload::run(&watch, &process),
+        None => operate(arguments),
+    }
+}
+
+#[tokio::main]
+async fn operate(arguments: Arguments) -> anyhow::Result<()> {
+    start_log(arguments.log_format);
+    rustls::crypto::ring::default_provider().install_default().ok().context("install the TLS provider")?;
+    let path = arguments.config.context("--config is missing")?;
+    let config = Config::read(&path)?;
+    let client = client().await?;
+    let metrics = Arc::new(Metrics::default());
+    let (stop, stopped) = watch::channel(false);
+
+    let listener = TcpListener::bind(arguments.listen).await.context("listen")?;
+    let mut health_stopped = stopped.clone();
+    let health = tokio::spawn(health::run(listener, metrics.clone(), async move {
+        let _ = health_stopped.wait_for(|stopped| *stopped).await;
+    }));
+    tokio::spawn(async move {
+        if let Err(error) = wait_for_signal().await {
+            tracing::error!(%error, "signals can't be received");
+        }
+        let _ = stop.send(true);
+    });
+
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?config.namespaces, "starting");
+    let context = controller::Context::new(client, config, http::client(None)?, metrics);
+    controller::run(Arc::new(context), stopped).await;
+    health.await.context("join the health server")?.context("serve /livez, /readyz and /metrics")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// kube sets no limit for an answer, and a watch has its own. This one is for a connection that died
+/// without a word.
+async fn client() -> anyhow::Result<Client> {
+    let mut config = kube::Config::infer().await.context("find the cluster")?;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    config.write_timeout = Some(Duration::from_secs(30));
+    config.read_timeout = Some(Duration::from_secs(90));
+    config.reset_reader_on_write = true;
+    Client::try_from(config).context("make a client of the cluster")
+}
+
+async fn wait_for_signal() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

@@ -1,0 +1,262 @@
+//! The control loop: what triggers it, its steps, and what happens when one fails.
+
+mod database;
+mod events;
+mod parts;
+mod refresh;
+mod watch;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use api::iotpipeline::{IoTPipeline, IoTPipelineStatus};
+use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
+use kube::runtime::events::Recorder;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::json;
+use tokio::sync::{Semaphore, watch as shutdown};
+
+use crate::apply::{ApplyError, FIELD_MANAGER, apply};
+use crate::config::Config;
+use crate::metrics::{Metrics, Outcome};
+use crate::observe::{ObserveError, observe};
+use crate::plan::{Plan, given_secrets};
+use crate::resources;
+use crate::status::{Facts, status};
+
+/// How many pipelines are worked on at once.
+const CONCURRENCY: u16 = 8;
+
+/// kube retries a refused request for minutes; a pass must not hold its place that long.
+const PASS_LIMIT: Duration = Duration::from_secs(45);
+
+/// What every pass needs.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// The operator's configuration.
+    pub config: Config,
+    /// For the bridge's status and for databases and dashboards without an authority of their own.
+    pub http: reqwest::Client,
+    /// For events.
+    pub recorder: Recorder,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    permits: Semaphore,
+    failures: Mutex<HashMap<String, u32>>,
+}
+
+/// Why a pass ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The cluster could not be read.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    /// The cluster could not be changed.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The status could not be written.
+    #[error("write the status")]
+    Status(#[source] Box<kube::Error>),
+    /// The pass took too long.
+    #[error("give up after {} s", PASS_LIMIT.as_secs())]
+    TooSlow,
+}
+
+impl Context {
+    /// What passes need, from what `main` has made.
+    pub fn new(client: Client, config: Config, http: reqwest::Client, metrics: Arc<Metrics>) -> Self {
+        let recorder = Recorder::new(client.clone(), FIELD_MANAGER.into());
+        let permits = Semaphore::new(CONCURRENCY.into());
+        Self { client, config, http, recorder, metrics, permits, failures: Mutex::default() }
+    }
+}
+
+/// Runs until shutdown: one controller, or one for each namespace that the operator is limited to.
+pub async fn run(context: Arc<Context>, shutdown: shutdown::Receiver<bool>) {
+    let namespaces: Vec<Option<String>> = match context.config.namespaces.as_slice() {
+        [] => vec![None],
+        names => names.iter().cloned().map(Some).collect(),
+    };
+    let controllers =
+        namespaces.into_iter().map(|namespace| run_in(context.clone(), namespace, shutdown.clone()));
+    futures::future::join_all(controllers).await;
+}
+
+async fn run_in(context: Arc<Context>, namespace: Option<String>, mut stop: shutdown::Receiver<bool>) {
+    let watches =
+        watch::Watches { client: context.client.clone(), namespace, metrics: context.metrics.clone() };
+    let (store, pipelines) = watches.pipelines();
+    context.metrics.add_store(store.clone());
+    Controller::for_stream(pipelines, store)
+        .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
+        .watches_stream(watches.stateful_sets(), watch::pipeline_of)
+        .watches_stream(watches.deployments(), watch::pipeline_of)
+        .watches_stream(watches.services(), watch::pipeline_of)
+        .watches_stream(watches.config_maps(), watch::pipeline_of)
+        .watches_stream(watches.secrets(), watch::pipeline_of)
+        .watches_stream(watches.pods(), watch::pipeline_of)
+        .graceful_shutdown_on(async move {
+            // An error means that the sender is gone: also the end.
+            let _ = stop.wait_for(|stopped| *stopped).await;
+        })
+        .run(reconcile, error_policy, context)
+        .for_each(|result| async move {
+            if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = result {
+                tracing::warn!(error = %describe(&error), "a watch failed");
+            }
+        })
+        .await;
+}
+
+async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<Action, Error> {
+    if pipeline.metadata.deletion_timestamp.is_some() {
+        // Owner references do the rest.
+        return Ok(Action::await_change());
+    }
+    let _permit = context.permits.acquire().await;
+    let started = Instant::now();
+    let result = match tokio::time::timeout(PASS_LIMIT, pass(&pipeline, &context)).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::TooSlow),
+    };
+    let outcome = if result.is_ok() { Outcome::Success } else { Outcome::Failure };
+    context.metrics.reconciled(outcome, started.elapsed());
+    if result.is_ok() {
+        context.failures().remove(&key(&pipeline));
+    }
+    result
+}
+
+/// One pass: what is, what is to be, make it so, say how it is.
+async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error> {
+    let observed = observe(&context.client, pipeline).await?;
+    let plan = match Plan::new(pipeline, &observed, &context.config) {
+        Ok(plan) => plan,
+        Err(refusal) => {
+            let facts = Facts::Refused { reason: refusal.reason().into(), message: refusal.to_string() };
+            return report(context, pipeline, &facts).await;
+        }
+    };
+    let database = database::access(context, pipeline, &plan, &observed).await;
+    let desired = resources::desired(&plan, &database.tokens);
+    let applied = match apply(&context.client, &plan, &desired, &observed.children).await {
+        Ok(applied) => applied,
+        Err(error) => {
+            if let Some(facts) = to_tell(&error) {
+                report(context, pipeline, &facts).await?;
+            }
+            return Err(error.into());
+        }
+    };
+    let bridge = refresh::refresh(context, &desired, &applied, &observed.children.pods).await?;
+    let dashboard = parts::dashboard(context, &plan, &database, &applied, &observed.children.pods).await;
+    let facts = parts::facts(&plan, &observed.children.pods, applied, database, bridge, dashboard);
+    report(context, pipeline, &facts).await
+}
+
+/// Failures that go away by themselves are not the user's business; the others are.
+fn to_tell(error: &ApplyError) -> Option<Facts> {
+    let reason = match error {
+        ApplyError::NameTaken { .. } => "NameTaken",
+        ApplyError::StillGoing { .. } => "WaitingForDeletion",
+        ApplyError::Write { source, .. } => match source.as_ref() {
+            kube::Error::Api(status) if status.code == 403 => "Forbidden",
+            kube::Error::Api(status) if status.code == 422 || status.code == 400 => "ObjectRefused",
+            _ => return None,
+        },
+        ApplyError::Serialize(_) => return None,
+    };
+    Some(Facts::Failed { reason: reason.into(), message: describe(error) })
+}
+
+/// Writes the status if it changed, and tells what a user should know. Returns when to look again.
+async fn report(context: &Context, pipeline: &IoTPipeline, facts: &Facts) -> Result<Action, Error> {
+    let now = Time(Timestamp::now());
+    let generation = pipeline.metadata.generation;
+    let known = pipeline.status.as_ref();
+    if Some(&status(facts, generation, known, &now)) != known {
+        // What is known may be older than what this operator wrote last, so ask before writing.
+        let api: Api<IoTPipeline> =
+            Api::namespaced(context.client.clone(), &pipeline.namespace().unwrap_or_default());
+        let fresh =
+            api.get_opt(&pipeline.name_any()).await.map_err(|source| Error::Status(Box::new(source)))?;
+        if let Some(fresh) = fresh.filter(|fresh| fresh.uid() == pipeline.uid()) {
+            let next = status(facts, generation, fresh.status.as_ref(), &now);
+            if fresh.status.as_ref() != Some(&next) {
+                write_status(&api, &pipeline.name_any(), &next).await?;
+                events::publish(context, pipeline, fresh.status.as_ref(), &next).await;
+            }
+        }
+    }
+    Ok(Action::requeue(look_again(pipeline, facts)))
+}
+
+async fn write_status(api: &Api<IoTPipeline>, name: &str, status: &IoTPipelineStatus) -> Result<(), Error> {
+    let patch = Patch::Apply(json!({
+        "apiVersion": IoTPipeline::api_version(&()),
+        "kind": IoTPipeline::kind(&()),
+        "status": status,
+    }));
+    match api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &patch).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(source) => Err(Error::Status(Box::new(source))),
+    }
+}
+
+/// Watches tell of nearly everything; these are for what they don't: Secrets that the user is to make,
+/// and what is outside the cluster.
+fn look_again(pipeline: &IoTPipeline, facts: &Facts) -> Duration {
+    let seconds = match facts {
+        Facts::Refused { .. } => 15,
+        Facts::Failed { .. } => 15,
+        Facts::Applied(parts) if !parts.all_ready() => parts.patience(),
+        Facts::Applied(_) if given_secrets(pipeline).is_empty() => 300,
+        Facts::Applied(_) => 60,
+    };
+    Duration::from_secs(seconds)
+}
+
+/// Twice as long after every failure in a row, up to a minute; each pipeline for itself.
+fn error_policy(pipeline: Arc<IoTPipeline>, error: &Error, context: Arc<Context>) -> Action {
+    let mut failures = context.failures();
+    let count = failures.entry(key(&pipeline)).or_insert(0);
+    *count += 1;
+    let seconds = 1_u64 << (*count - 1).min(6);
+    tracing::warn!(
+        pipeline = key(&pipeline),
+        error = %describe(error),
+        "a pass failed; again in {} s", seconds.min(60)
+    );
+    Action::requeue(Duration::from_secs(seconds.min(60)))
+}
+
+impl Context {
+    fn failures(&self) -> std::sync::MutexGuard<'_, HashMap<String, u32>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(pipeline: &IoTPipeline) -> String {
+    format!("{}/{}", pipeline.namespace().unwrap_or_default(), pipeline.name_any())
+}
+
+/// An error with its causes.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.extend([": ", &cause_text]);
+        }
+        source = cause.source();
+    }
+    text
+}

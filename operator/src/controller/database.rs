@@ -1,0 +1,102 @@
+//! The step between the plan and the objects: what the database lets the other parts do.
+
+use api::iotpipeline::IoTPipeline;
+use kube::ResourceExt;
+
+use super::{Context, events};
+use crate::http;
+use crate::influxdb::{InfluxDb, Wanted};
+use crate::observe::Observed;
+use crate::plan::{DatabasePlace, ExternalDatabase, ManagedDatabase, Plan};
+use crate::resources::Tokens;
+use crate::resources::names::Component;
+use crate::status::Part;
+use crate::workload;
+
+/// What the database lets the other parts do, and how it is.
+pub(super) struct Access {
+    pub(super) tokens: Tokens,
+    pub(super) part: Part,
+}
+
+pub(super) async fn access(
+    context: &Context,
+    pipeline: &IoTPipeline,
+    plan: &Plan,
+    observed: &Observed,
+) -> Access {
+    match &plan.database.place {
+        DatabasePlace::Managed(database) => managed(context, pipeline, plan, database, observed).await,
+        DatabasePlace::External(database) => {
+            let tokens =
+                Tokens { bridge: Some(database.token.clone()), dashboard: Some(database.read_token.clone()) };
+            Access { tokens, part: external(context, plan, database).await }
+        }
+    }
+}
+
+/// Sets the database up as soon as it runs. Until then the tokens are those that were made before, if
+/// any: an outage of the database must not take the bridge away.
+async fn managed(
+    context: &Context,
+    pipeline: &IoTPipeline,
+    plan: &Plan,
+    database: &ManagedDatabase,
+    observed: &Observed,
+) -> Access {
+    let known = Tokens {
+        bridge: observed.credentials.bridge_token.clone(),
+        dashboard: observed.credentials.dashboard_token.clone(),
+    };
+    let name = plan.pipeline.names.of_part(Component::Database);
+    let set = observed.children.stateful_sets.iter().find(|set| set.name_any() == name);
+    let part = workload::of_stateful_set(Component::Database, set, &observed.children.pods);
+    if !part.ready {
+        return Access { tokens: known, part };
+    }
+    if !observed.credentials.database.kept {
+        let part = Part::not_ready("Creating", "storing the administrator's credentials");
+        return Access { tokens: known, part };
+    }
+    let influxdb =
+        InfluxDb::new(context.http.clone(), &plan.pipeline.names.database_url(), &database.admin_token);
+    let wanted = Wanted {
+        admin_password: &database.admin_password,
+        organization: &plan.database.organization,
+        bucket: &plan.database.bucket,
+        retention_seconds: database.retention_seconds,
+        known: known.clone(),
+    };
+    match influxdb.set_up(&wanted).await {
+        Ok(set_up) => {
+            if !set_up.changes.is_empty() {
+                events::database_changed(context, pipeline, &set_up.changes).await;
+            }
+            Access { tokens: set_up.tokens, part: Part::ready("running and set up") }
+        }
+        Err(error) => {
+            let mut message = error.to_string();
+            if matches!(error, crate::influxdb::InfluxError::Unauthorized { .. }) {
+                message.push_str(&format!(
+                    "; the volume was set up with another token than the Secret {name} has: restore that Secret, or delete the volume data-{name}-0 to start anew"
+                ));
+            }
+            Access { tokens: known, part: Part::not_ready(error.reason(), message) }
+        }
+    }
+}
+
+async fn external(context: &Context, plan: &Plan, database: &ExternalDatabase) -> Part {
+    let http = match &database.ca {
+        None => context.http.clone(),
+        Some(ca) => match http::client(Some(ca)) {
+            Ok(http) => http,
+            Err(error) => return Part::not_ready("InvalidAuthority", error.to_string()),
+        },
+    };
+    let influxdb = InfluxDb::new(http, &database.url, &database.token);
+    match influxdb.check_write(&plan.database.organization, &plan.database.bucket).await {
+        Ok(()) => Part::ready(format!("{} takes points", database.url)),
+        Err(error) => Part::not_ready(error.reason(), error.to_string()),
+    }
+}

@@ -1,0 +1,96 @@
+//! How the parts are, after the apply.
+
+use api::iotpipeline::Endpoints;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::Context;
+use super::database::Access;
+use crate::apply::Applied;
+use crate::grafana::Grafana;
+use crate::http;
+use crate::plan::{Broker, Dashboard, DatabasePlace, Plan};
+use crate::resources::names::Component;
+use crate::status::{Facts, Part, Parts};
+use crate::workload;
+
+/// The dashboard, if there is to be one; an external one is written here.
+pub(super) async fn dashboard(
+    context: &Context,
+    plan: &Plan,
+    database: &Access,
+    applied: &Applied,
+    pods: &[Pod],
+) -> Option<Part> {
+    let waiting = || {
+        Part::not_ready("WaitingForDatabase", "the dashboard starts when the database has given it a token")
+    };
+    match plan.dashboard.as_ref()? {
+        Dashboard::Managed { .. } if database.tokens.dashboard.is_none() => Some(waiting()),
+        Dashboard::Managed { .. } => {
+            Some(workload::of_deployment(Component::Dashboard, applied.dashboard.as_ref(), pods))
+        }
+        Dashboard::External { url, access, ca } => {
+            let Some(token) = &database.tokens.dashboard else { return Some(waiting()) };
+            let http = match ca.as_deref().map(|ca| http::client(Some(ca))) {
+                None => context.http.clone(),
+                Some(Ok(http)) => http,
+                Some(Err(error)) => return Some(Part::not_ready("InvalidAuthority", error.to_string())),
+            };
+            Some(match Grafana::new(http, url, access).put(plan, token).await {
+                Ok(()) => Part::ready(format!("data source and dashboard are in {url}")),
+                Err(error) => Part::not_ready(error.reason(), error.to_string()),
+            })
+        }
+    }
+}
+
+pub(super) fn facts(
+    plan: &Plan,
+    pods: &[Pod],
+    applied: Applied,
+    database: Access,
+    bridge: Part,
+    dashboard: Option<Part>,
+) -> Facts {
+    let names = &plan.pipeline.names;
+    let (mut broker, broker_url) = match &plan.broker {
+        Broker::Managed(_) => {
+            (workload::of_stateful_set(Component::Broker, applied.broker.as_ref(), pods), names.broker_url())
+        }
+        // Only the bridge knows how it is.
+        Broker::External(external) if bridge.reason.starts_with("Broker") => {
+            (bridge.clone(), external.url.clone())
+        }
+        Broker::External(external) => (Part::ready("see BridgeReady"), external.url.clone()),
+    };
+    let (mut database_part, database_url) = match &plan.database.place {
+        DatabasePlace::Managed(_) => (
+            workload::of_stateful_set(Component::Database, applied.database.as_ref(), pods)
+                .and(|| database.part),
+            names.database_url(),
+        ),
+        DatabasePlace::External(external) => (database.part, external.url.clone()),
+    };
+    for (component, why) in applied.not_grown {
+        match component {
+            Component::Broker => broker.message = format!("{}; {why}", broker.message),
+            Component::Database => database_part.message = format!("{}; {why}", database_part.message),
+            Component::Bridge | Component::Dashboard => {}
+        }
+    }
+    let dashboard_url = plan.dashboard.as_ref().map(|dashboard| match dashboard {
+        Dashboard::Managed { .. } => names.dashboard_url(),
+        Dashboard::External { url, .. } => url.clone(),
+    });
+    Facts::Applied(Parts {
+        broker,
+        database: database_part,
+        bridge,
+        dashboard,
+        endpoints: Endpoints {
+            broker: Some(broker_url),
+            database: Some(database_url),
+            dashboard: dashboard_url,
+        },
+    })
+}

@@ -1,0 +1,145 @@
+//! What triggers a pass. Each stream backs off for itself and keeps its errors: kube's controller would
+//! otherwise pause every trigger for the fault of one.
+
+use std::fmt::Debug;
+use std::future::ready;
+use std::sync::Arc;
+
+use api::iotpipeline::IoTPipeline;
+use futures::{Stream, StreamExt};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use kube::api::PartialObjectMeta;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::watcher::{self, watcher};
+use kube::runtime::{PredicateConfig, predicates};
+use kube::runtime::{WatchStreamExt, reflector as reflect};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+
+use crate::metrics::Metrics;
+use crate::resources::names::{INSTANCE, MANAGED};
+
+/// A watch that the network has swallowed is noticed after this and five seconds.
+const WATCH_SECONDS: u32 = 60;
+
+/// Where to watch.
+pub(super) struct Watches {
+    pub(super) client: Client,
+    /// All, if none.
+    pub(super) namespace: Option<String>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+type Watched<K> = Result<K, watcher::Error>;
+
+impl Watches {
+    /// The pipelines themselves: a pass for every change of a spec, none for a change of a status.
+    pub(super) fn pipelines(
+        &self,
+    ) -> (Store<IoTPipeline>, impl Stream<Item = Watched<IoTPipeline>> + Send + 'static) {
+        let (store, writer) = reflector::store();
+        let watched = watcher(self.api::<IoTPipeline, IoTPipeline>(), config())
+            .modify(|pipeline| pipeline.metadata.managed_fields = None);
+        let objects = reflect(writer, watched)
+            .applied_objects()
+            .default_backoff()
+            .predicate_filter(predicates::generation, PredicateConfig::default());
+        (store, self.without_errors(objects))
+    }
+
+    pub(super) fn stateful_sets(
+        &self,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<StatefulSet>>> + Send + 'static {
+        self.children()
+    }
+
+    pub(super) fn deployments(
+        &self,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<Deployment>>> + Send + 'static {
+        self.children()
+    }
+
+    pub(super) fn services(
+        &self,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<Service>>> + Send + 'static {
+        self.children()
+    }
+
+    pub(super) fn config_maps(
+        &self,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<ConfigMap>>> + Send + 'static {
+        self.children()
+    }
+
+    pub(super) fn secrets(&self) -> impl Stream<Item = Watched<PartialObjectMeta<Secret>>> + Send + 'static {
+        self.children()
+    }
+
+    pub(super) fn pods(&self) -> impl Stream<Item = Watched<PartialObjectMeta<Pod>>> + Send + 'static {
+        self.children()
+    }
+
+    /// Only the metadata of labelled objects: the content of foreign Secrets is neither sent nor kept.
+    /// Deletions pass the predicate, since they have a resource version of their own.
+    fn children<K>(&self) -> impl Stream<Item = Watched<PartialObjectMeta<K>>> + Send + use<K> + 'static
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let objects = watcher(self.api::<PartialObjectMeta<K>, K>(), config().labels(MANAGED))
+            .modify(|object: &mut PartialObjectMeta<K>| {
+                object.metadata.managed_fields = None;
+                object.metadata.annotations = None;
+            })
+            .touched_objects()
+            .default_backoff()
+            .predicate_filter(predicates::resource_version, PredicateConfig::default());
+        self.without_errors(objects)
+    }
+
+    fn api<A, K>(&self) -> Api<A>
+    where
+        A: Resource<Scope = NamespaceResourceScope>,
+        A::DynamicType: Default,
+        K: Resource,
+    {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+
+    fn without_errors<K, S>(&self, objects: S) -> impl Stream<Item = Watched<K>> + Send + use<K, S> + 'static
+    where
+        K: Resource<DynamicType = ()> + Send + 'static,
+        S: Stream<Item = Watched<K>> + Send + 'static,
+    {
+        let metrics = self.metrics.clone();
+        objects.filter_map(move |object| {
+            if let Err(error) = &object {
+                let kind = K::kind(&());
+                metrics.watch_failed(&kind);
+                tracing::warn!(%kind, %error, "a watch failed; it is tried again");
+            }
+            ready(object.ok().map(Ok))
+        })
+    }
+}
+
+fn config() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
+/// By label rather than by owner: what is retained has no owner, and pods have their set.
+pub(super) fn pipeline_of<K: Resource>(object: PartialObjectMeta<K>) -> Option<ObjectRef<IoTPipeline>> {
+    let name = object.labels().get(INSTANCE)?;
+    let namespace = object.metadata.namespace.as_deref()?;
+    Some(ObjectRef::new(name).within(namespace))
+}

@@ -1,0 +1,428 @@
+//! InfluxDB 2's API: sets a managed database up, and asks an external one whether it would take points.
+
+use reqwest::{Client, Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::resources::Tokens;
+use crate::resources::influxdb::ADMIN;
+
+/// The descriptions by which the operator finds its tokens again.
+const BRIDGE_TOKEN: &str = "iotpipeline: the bridge writes";
+const DASHBOARD_TOKEN: &str = "iotpipeline: the dashboard reads";
+
+/// A database, and who asks.
+#[derive(Clone, Debug)]
+pub struct InfluxDb {
+    http: Client,
+    url: String,
+    token: String,
+}
+
+/// What a managed database is to be.
+#[derive(Clone, Debug)]
+pub struct Wanted<'a> {
+    /// The administrator's password.
+    pub admin_password: &'a str,
+    /// The organization's name.
+    pub organization: &'a str,
+    /// The bucket's name.
+    pub bucket: &'a str,
+    /// For how many seconds points are kept; 0 is for ever.
+    pub retention_seconds: i64,
+    /// The tokens that the operator knows.
+    pub known: Tokens,
+}
+
+/// What was done to a managed database.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct SetUp {
+    /// The tokens of the other parts.
+    pub tokens: Tokens,
+    /// What had to be changed, for an event.
+    pub changes: Vec<&'static str>,
+}
+
+/// Why the database is not as wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum InfluxError {
+    /// No answer.
+    #[error("{url} does not answer: {source}")]
+    Unreachable {
+        /// The address.
+        url: String,
+        /// Why not.
+        source: reqwest::Error,
+    },
+    /// The token is not known there.
+    #[error("{url} refuses the token: {message}")]
+    Unauthorized {
+        /// The address.
+        url: String,
+        /// What it said.
+        message: String,
+    },
+    /// The organization or the bucket is not there.
+    #[error("{url}: {message}: create it there, or correct database.organization and database.bucket")]
+    NotFound {
+        /// The address.
+        url: String,
+        /// What it said.
+        message: String,
+    },
+    /// Another answer than expected.
+    #[error("{url}: {what} was answered with {status}: {message}")]
+    Refused {
+        /// The address.
+        url: String,
+        /// What was asked.
+        what: &'static str,
+        /// The status.
+        status: u16,
+        /// What it said.
+        message: String,
+    },
+}
+
+impl InfluxError {
+    /// For a condition: what is the matter, in one word.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            InfluxError::Unreachable { .. } => "Unreachable",
+            InfluxError::Unauthorized { .. } => "NotAuthorized",
+            InfluxError::NotFound { .. } => "NotFound",
+            InfluxError::Refused { .. } => "UnexpectedAnswer",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Organizations {
+    #[serde(default)]
+    orgs: Vec<Organization>,
+}
+
+#[derive(Deserialize)]
+struct Organization {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Buckets {
+    #[serde(default)]
+    buckets: Vec<Bucket>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Bucket {
+    id: String,
+    #[serde(default)]
+    retention_rules: Vec<RetentionRule>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RetentionRule {
+    every_seconds: i64,
+}
+
+#[derive(Deserialize)]
+struct Authorizations {
+    #[serde(default)]
+    authorizations: Vec<Authorization>,
+}
+
+#[derive(Deserialize)]
+struct Authorization {
+    id: String,
+    #[serde(default)]
+    token: String,
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    permissions: Vec<Permission>,
+}
+
+#[derive(Deserialize)]
+struct Permission {
+    action: String,
+    resource: Resource,
+}
+
+#[derive(Deserialize)]
+struct Resource {
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default, rename = "type")]
+    type_: String,
+}
+
+impl InfluxDb {
+    /// The database at this address, asked with this token.
+    pub fn new(http: Client, url: &str, token: &str) -> Self {
+        Self { http, url: url.trim_end_matches('/').into(), token: token.into() }
+    }
+
+    /// Makes a managed database what it is to be. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// If the database doesn't answer, or refuses.
+    pub async fn set_up(&self, wanted: &Wanted<'_>) -> Result<SetUp, InfluxError> {
+        let mut changes = Vec::new();
+        if self.onboard(wanted).await? {
+            changes.push("onboarded");
+        }
+        let organization = match self.organization(wanted.organization).await? {
+            Some(organization) => organization,
+            None => {
+                changes.push("created the organization");
+                self.create_organization(wanted.organization).await?
+            }
+        };
+        let bucket = match self.bucket(&organization.id, wanted.bucket).await? {
+            Some(bucket) => {
+                let kept = bucket.retention_rules.first().map_or(0, |rule| rule.every_seconds);
+                if kept != wanted.retention_seconds {
+                    changes.push("changed the retention");
+                    self.set_retention(&bucket.id, wanted.retention_seconds).await?;
+                }
+                bucket
+            }
+            None => {
+                changes.push("created the bucket");
+                self.create_bucket(&organization.id, wanted).await?
+            }
+        };
+        let authorizations = self.authorizations(&organization.id).await?;
+        let mut tokens = Tokens::default();
+        for (slot, known, description, action) in [
+            (&mut tokens.bridge, &wanted.known.bridge, BRIDGE_TOKEN, "write"),
+            (&mut tokens.dashboard, &wanted.known.dashboard, DASHBOARD_TOKEN, "read"),
+        ] {
+            *slot = match self
+                .valid_token(&authorizations, known.as_deref(), description, action, &bucket.id)
+                .await?
+            {
+                Some(token) => Some(token),
+                None => {
+                    changes.push("created a token");
+                    Some(self.create_authorization(&organization.id, &bucket.id, description, action).await?)
+                }
+            };
+        }
+        Ok(SetUp { tokens, changes })
+    }
+
+    /// Whether an external database takes points with this token: an empty write.
+    ///
+    /// # Errors
+    /// If it would not.
+    pub async fn check_write(&self, organization: &str, bucket: &str) -> Result<(), InfluxError> {
+        let request = self.request(Method::POST, "/api/v2/write").query(&[
+            ("org", organization),
+            ("bucket", bucket),
+            ("precision", "ns"),
+        ]);
+        self.send("a write", request).await.map(|_| ())
+    }
+
+    /// Whether the first set-up was done just now.
+    async fn onboard(&self, wanted: &Wanted<'_>) -> Result<bool, InfluxError> {
+        #[derive(Deserialize)]
+        struct Allowed {
+            allowed: bool,
+        }
+        let allowed: Allowed =
+            self.json("the set-up's state", self.request(Method::GET, "/api/v2/setup")).await?;
+        if !allowed.allowed {
+            return Ok(false);
+        }
+        let body = json!({
+            "username": ADMIN,
+            "password": wanted.admin_password,
+            "org": wanted.organization,
+            "bucket": wanted.bucket,
+            "retentionPeriodSeconds": wanted.retention_seconds,
+            "token": self.token,
+        });
+        // The set-up needs no token, and refuses one that it doesn't know yet.
+        let request = self.http.post(format!("{}/api/v2/setup", self.url)).json(&body);
+        self.send("the set-up", request).await?;
+        Ok(true)
+    }
+
+    async fn organization(&self, name: &str) -> Result<Option<Organization>, InfluxError> {
+        let request = self.request(Method::GET, "/api/v2/orgs").query(&[("org", name)]);
+        let found: Result<Organizations, _> = self.json("the organization", request).await;
+        Ok(absent(found)?.and_then(|found| found.orgs.into_iter().next()))
+    }
+
+    async fn create_organization(&self, name: &str) -> Result<Organization, InfluxError> {
+        let request = self.request(Method::POST, "/api/v2/orgs").json(&json!({"name": name}));
+        self.json("a new organization", request).await
+    }
+
+    async fn bucket(&self, organization: &str, name: &str) -> Result<Option<Bucket>, InfluxError> {
+        let request =
+            self.request(Method::GET, "/api/v2/buckets").query(&[("orgID", organization), ("name", name)]);
+        let found: Result<Buckets, _> = self.json("the bucket", request).await;
+        Ok(absent(found)?.and_then(|found| found.buckets.into_iter().next()))
+    }
+
+    async fn create_bucket(&self, organization: &str, wanted: &Wanted<'_>) -> Result<Bucket, InfluxError> {
+        let body = json!({
+            "orgID": organization,
+            "name": wanted.bucket,
+            "retentionRules": retention_rules(wanted.retention_seconds),
+        });
+        self.json("a new bucket", self.request(Method::POST, "/api/v2/buckets").json(&body)).await
+    }
+
+    async fn set_retention(&self, bucket: &str, seconds: i64) -> Result<(), InfluxError> {
+        let body = json!({"retentionRules": retention_rules(seconds)});
+        let request = self.request(Method::PATCH, &format!("/api/v2/buckets/{bucket}")).json(&body);
+        self.send("a new retention", request).await.map(|_| ())
+    }
+
+    async fn authorizations(&self, organization: &str) -> Result<Vec<Authorization>, InfluxError> {
+        let request = self.request(Method::GET, "/api/v2/authorizations").query(&[("orgID", organization)]);
+        let found: Authorizations = self.json("the tokens", request).await?;
+        Ok(found.authorizations)
+    }
+
+    /// The token that was made for this purpose, if it is still good for it. A database that keeps only
+    /// hashes of tokens doesn't tell: then the one that the operator kept is tried.
+    async fn valid_token(
+        &self,
+        authorizations: &[Authorization],
+        known: Option<&str>,
+        description: &str,
+        action: &str,
+        bucket: &str,
+    ) -> Result<Option<String>, InfluxError> {
+        let own: Vec<&Authorization> = authorizations
+            .iter()
+            .filter(|authorization| authorization.is_for(description, action, bucket))
+            .collect();
+        let told = own
+            .iter()
+            .find(|authorization| known == Some(authorization.token.as_str()))
+            .or_else(|| own.iter().find(|authorization| !authorization.token.is_empty()));
+        if let Some(authorization) = told {
+            return Ok(Some(authorization.token.clone()));
+        }
+        let Some(untold) = own.first() else { return Ok(None) };
+        if let Some(known) = known
+            && self.knows(known).await?
+        {
+            return Ok(Some(known.into()));
+        }
+        // Nobody has its text any more.
+        let path = format!("/api/v2/authorizations/{}", untold.id);
+        self.send("the end of a token", self.request(Method::DELETE, &path)).await?;
+        Ok(None)
+    }
+
+    async fn knows(&self, token: &str) -> Result<bool, InfluxError> {
+        let asking = Self { token: token.into(), ..self.clone() };
+        let request = asking.request(Method::GET, "/api/v2/buckets").query(&[("limit", "1")]);
+        match asking.send("the buckets", request).await {
+            Ok(_) => Ok(true),
+            Err(InfluxError::Unauthorized { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn create_authorization(
+        &self,
+        organization: &str,
+        bucket: &str,
+        description: &str,
+        action: &str,
+    ) -> Result<String, InfluxError> {
+        let body = json!({
+            "orgID": organization,
+            "description": description,
+            "permissions": [{
+                "action": action,
+                "resource": {"type": "buckets", "id": bucket, "orgID": organization},
+            }],
+        });
+        let request = self.request(Method::POST, "/api/v2/authorizations").json(&body);
+        let made: Authorization = self.json("a new token", request).await?;
+        Ok(made.token)
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let authorization = format!("Token {}", self.token);
+        self.http.request(method, format!("{}{path}", self.url)).header("Authorization", authorization)
+    }
+
+    async fn json<T: serde::de::DeserializeOwned>(
+        &self,
+        what: &'static str,
+        request: reqwest::RequestBuilder,
+    ) -> Result<T, InfluxError> {
+        let text = self.send(what, request).await?;
+        serde_json::from_str(&text).map_err(|error| InfluxError::Refused {
+            url: self.url.clone(),
+            what,
+            status: 200,
+            message: format!("not the expected JSON: {error}"),
+        })
+    }
+
+    async fn send(
+        &self,
+        what: &'static str,
+        request: reqwest::RequestBuilder,
+    ) -> Result<String, InfluxError> {
+        let unreachable = |source: reqwest::Error| InfluxError::Unreachable {
+            url: self.url.clone(),
+            source: source.without_url(),
+        };
+        let answer = request.send().await.map_err(unreachable)?;
+        let status = answer.status();
+        let text = answer.text().await.map_err(unreachable)?;
+        if status.is_success() {
+            return Ok(text);
+        }
+        let message = serde_json::from_str::<Value>(&text)
+            .ok()
+            .and_then(|body| Some(body["message"].as_str()?.to_owned()))
+            .unwrap_or_else(|| text.chars().take(200).collect());
+        let url = self.url.clone();
+        Err(match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => InfluxError::Unauthorized { url, message },
+            StatusCode::NOT_FOUND => InfluxError::NotFound { url, message },
+            _ => InfluxError::Refused { url, what, status: status.as_u16(), message },
+        })
+    }
+}
+
+/// InfluxDB answers 404 to a search by a name that nothing has.
+fn absent<T>(found: Result<T, InfluxError>) -> Result<Option<T>, InfluxError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(InfluxError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn retention_rules(seconds: i64) -> Value {
+    json!([{"type": "expire", "everySeconds": seconds}])
+}
+
+impl Authorization {
+    fn is_for(&self, description: &str, action: &str, bucket: &str) -> bool {
+        let [permission] = self.permissions.as_slice() else { return false };
+        self.description == description
+            && self.status == "active"
+            && permission.action == action
+            && permission.resource.type_ == "buckets"
+            && permission.resource.id.as_deref() == Some(bucket)
+    }
+}

@@ -1,0 +1,26 @@
+//! The operator: makes the cluster what each `IoTPipeline` says, and says how it is.
+//!
+//! Read in this order: [`controller`] (a pass, as a list of steps), [`observe`] (what is), [`plan`]
+//! (what is to be, or why not), [`resources`] (the objects of a plan: pure), [`apply`] (write what
+//! differs), [`status`] (what is told). [`influxdb`] and [`grafana`] are the APIs of the parts;
+//! [`reload`] is the broker's sidecar, which shares only the binary.
+//!
+//! Only [`controller`], [`observe`], [`apply`], [`influxdb`] and [`grafana`] reach into the network.
+
+pub mod apply;
+pub mod compare;
+pub mod config;
+pub mod controller;
+pub mod credentials;
+pub mod grafana;
+pub mod health;
+pub mod http;
+pub mod influxdb;
+pub mod metrics;
+pub mod observe;
+pub mod plan;
+pub mod rbac;
+pub mod reload;
+pub mod resources;
+pub mod status;
+pub mod workload;

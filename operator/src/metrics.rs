@@ -1,0 +1,136 @@
+//! What is counted, for Prometheus.
+
+use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use api::iotpipeline::IoTPipeline;
+use kube::runtime::reflector::Store;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// How a pass ended.
+#[derive(Clone, Copy, Debug, EncodeLabelValue, Eq, Hash, PartialEq)]
+pub enum Outcome {
+    /// All its steps were done.
+    Success,
+    /// One failed; it comes again.
+    Failure,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Ended {
+    outcome: Outcome,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Kind {
+    kind: String,
+}
+
+/// Counters, and the caches from which gauges are taken when they are asked for.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    passes: Family<Ended, Counter>,
+    seconds: Histogram,
+    watch_failures: Family<Kind, Counter>,
+    stores: Mutex<Vec<Store<IoTPipeline>>>,
+    last_pass: Mutex<Instant>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("iotpipeline_operator");
+        let passes = Family::<Ended, Counter>::default();
+        let seconds = Histogram::new([0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]);
+        let watch_failures = Family::<Kind, Counter>::default();
+        registry.register("passes", "Passes over a pipeline, by how they ended", passes.clone());
+        registry.register("pass_seconds", "How long a pass took", seconds.clone());
+        registry.register(
+            "watch_failures",
+            "Watches that failed and were tried again",
+            watch_failures.clone(),
+        );
+        Self {
+            registry,
+            passes,
+            seconds,
+            watch_failures,
+            stores: Mutex::default(),
+            last_pass: Mutex::new(Instant::now()),
+        }
+    }
+}
+
+impl Metrics {
+    /// A pass has ended.
+    pub fn reconciled(&self, outcome: Outcome, took: Duration) {
+        self.passes.get_or_create(&Ended { outcome }).inc();
+        self.seconds.observe(took.as_secs_f64());
+        *self.last_pass.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// A watch has failed.
+    pub fn watch_failed(&self, kind: &str) {
+        self.watch_failures.get_or_create(&Kind { kind: kind.into() }).inc();
+    }
+
+    /// A cache of pipelines.
+    pub fn add_store(&self, store: Store<IoTPipeline>) {
+        self.stores().push(store);
+    }
+
+    /// Whether every cache has been filled.
+    pub fn is_filled(&self) -> bool {
+        let stores = self.stores().clone();
+        !stores.is_empty()
+            && stores.iter().all(|store| {
+                use futures::FutureExt;
+                store.wait_until_ready().now_or_never().is_some()
+            })
+    }
+
+    /// How long no pass has ended, if there is a pipeline that should have had one.
+    pub fn idle(&self) -> Option<Duration> {
+        let has_work = self.stores().iter().any(|store| !store.is_empty());
+        let last = *self.last_pass.lock().unwrap_or_else(PoisonError::into_inner);
+        has_work.then(|| last.elapsed())
+    }
+
+    /// In the text format of Prometheus.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        let (ready, all) = self.pipelines();
+        let gauge = format!(
+            "# HELP iotpipeline_operator_pipelines Pipelines, by whether they are ready.\n\
+             # TYPE iotpipeline_operator_pipelines gauge\n\
+             iotpipeline_operator_pipelines{{ready=\"true\"}} {ready}\n\
+             iotpipeline_operator_pipelines{{ready=\"false\"}} {}\n# EOF\n",
+            all - ready
+        );
+        let body = text.trim_end_matches("# EOF\n").to_owned();
+        text.clear();
+        let _ = write!(text, "{body}{gauge}");
+        text
+    }
+
+    fn pipelines(&self) -> (usize, usize) {
+        let pipelines: Vec<_> = self.stores().iter().flat_map(Store::state).collect();
+        let is_ready = |pipeline: &IoTPipeline| {
+            let conditions = pipeline.status.iter().flat_map(|status| &status.conditions);
+            conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        };
+        (pipelines.iter().filter(|pipeline| is_ready(pipeline)).count(), pipelines.len())
+    }
+
+    fn stores(&self) -> std::sync::MutexGuard<'_, Vec<Store<IoTPipeline>>> {
+        self.stores.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

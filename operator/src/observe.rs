@@ -1,0 +1,123 @@
+//! Reads what is in the cluster. The only randomness is here: credentials that do not exist yet.
+
+use std::collections::BTreeMap;
+
+use api::iotpipeline::IoTPipeline;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use kube::api::ListParams;
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+
+use crate::credentials::{self, Credentials, NoRandomness};
+use crate::plan::given_secrets;
+use crate::resources::names::Names;
+
+/// What is in the cluster, as far as it matters to one pipeline.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// The pipeline's objects.
+    pub children: Children,
+    /// Secrets that the spec refers to, as far as they exist.
+    pub given: BTreeMap<String, Secret>,
+    /// The operator's own credentials, kept or new.
+    pub credentials: Credentials,
+}
+
+/// The objects that carry the pipeline's labels.
+#[derive(Debug, Default)]
+pub struct Children {
+    /// Sets.
+    pub stateful_sets: Vec<StatefulSet>,
+    /// Deployments.
+    pub deployments: Vec<Deployment>,
+    /// Services.
+    pub services: Vec<Service>,
+    /// Configuration.
+    pub config_maps: Vec<ConfigMap>,
+    /// Credentials.
+    pub secrets: Vec<Secret>,
+    /// Pods of the sets and deployments.
+    pub pods: Vec<Pod>,
+    /// Claims of the sets.
+    pub claims: Vec<PersistentVolumeClaim>,
+}
+
+/// Why the cluster could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// A kind of object could not be listed.
+    #[error("list {kind}")]
+    List {
+        /// The kind.
+        kind: String,
+        /// Why not.
+        source: Box<kube::Error>,
+    },
+    /// A Secret could not be read.
+    #[error("get the Secret {name}")]
+    Secret {
+        /// Its name.
+        name: String,
+        /// Why not.
+        source: Box<kube::Error>,
+    },
+    /// A credential could not be made.
+    #[error(transparent)]
+    Credentials(#[from] NoRandomness),
+}
+
+/// Reads everything that the plan and the status depend on.
+///
+/// # Errors
+/// If the API server doesn't answer.
+pub async fn observe(client: &Client, pipeline: &IoTPipeline) -> Result<Observed, ObserveError> {
+    let names = Names::of(pipeline);
+    let (stateful_sets, deployments, services, config_maps, secrets, pods, claims) = tokio::try_join!(
+        list::<StatefulSet>(client, &names),
+        list::<Deployment>(client, &names),
+        list::<Service>(client, &names),
+        list::<ConfigMap>(client, &names),
+        list::<Secret>(client, &names),
+        list::<Pod>(client, &names),
+        list::<PersistentVolumeClaim>(client, &names),
+    )?;
+    let mut children = Children { stateful_sets, deployments, services, config_maps, secrets, pods, claims };
+
+    // A Secret that lost its labels still has the password that devices use.
+    for name in credentials::secret_names(pipeline) {
+        if !children.secrets.iter().any(|secret| secret.metadata.name.as_ref() == Some(&name)) {
+            children.secrets.extend(secret(client, &names, &name).await?);
+        }
+    }
+    let mut given = BTreeMap::new();
+    for name in given_secrets(pipeline) {
+        if let Some(secret) = secret(client, &names, &name).await? {
+            given.insert(name, secret);
+        }
+    }
+    let credentials = credentials::complete(pipeline, &children.secrets)?;
+    Ok(Observed { children, given, credentials })
+}
+
+async fn list<K>(client: &Client, names: &Names) -> Result<Vec<K>, ObserveError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), &names.namespace);
+    let found = api.list(&ListParams::default().labels(&names.all())).await;
+    found
+        .map(|list| list.items)
+        .map_err(|source| ObserveError::List { kind: K::kind(&()).into_owned(), source: Box::new(source) })
+}
+
+async fn secret(client: &Client, names: &Names, name: &str) -> Result<Option<Secret>, ObserveError> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), &names.namespace);
+    api.get_opt(name)
+        .await
+        .map_err(|source| ObserveError::Secret { name: name.into(), source: Box::new(source) })
+}

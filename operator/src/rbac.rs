@@ -1,0 +1,17 @@
+//! What the operator may do in the cluster.
+
+/// API group, resource, verbs: the chart's ClusterRole equals this.
+///
+/// `create` is there because an apply of an object that doesn't exist needs it beside `patch`.
+pub const RIGHTS: &[(&str, &str, &[&str])] = &[
+    ("iotpipeline.io", "iotpipelines", &["list", "watch"]),
+    ("iotpipeline.io", "iotpipelines/status", &["patch"]),
+    ("apps", "deployments", &["get", "list", "watch", "create", "patch", "delete"]),
+    ("apps", "statefulsets", &["get", "list", "watch", "create", "patch", "delete"]),
+    ("", "configmaps", &["get", "list", "watch", "create", "patch", "delete"]),
+    ("", "secrets", &["get", "list", "watch", "create", "patch", "delete"]),
+    ("", "services", &["get", "list", "watch", "create", "patch", "delete"]),
+    ("", "pods", &["list", "watch", "patch"]),
+    ("", "persistentvolumeclaims", &["list", "patch"]),
+    ("events.k8s.io", "events", &["create", "patch"]),
+];

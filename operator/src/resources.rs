@@ -1,0 +1,217 @@
+//! Plan → objects. Pure: no client, no clock, no randomness.
+//!
+//! One file per part; [`pod`] has what their pods share, [`names`] what their objects are called.
+
+pub mod bridge;
+pub mod dashboard;
+pub mod grafana;
+pub mod influxdb;
+pub mod mosquitto;
+pub mod names;
+pub mod password;
+mod pod;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use ring::digest::{SHA256, digest};
+use ring::hmac;
+
+use crate::plan::{Broker, Dashboard, DatabasePlace, Identity, Plan};
+use names::Component;
+
+/// Every object that a pipeline consists of.
+#[derive(Debug)]
+pub struct Desired {
+    /// The broker, unless it is external.
+    pub broker: Option<BrokerObjects>,
+    /// The database, unless it is external.
+    pub database: Option<DatabaseObjects>,
+    /// The bridge.
+    pub bridge: Part<BridgeObjects>,
+    /// The dashboard, if it is managed.
+    pub dashboard: Part<DashboardObjects>,
+}
+
+/// A part that may have to wait for its token.
+#[derive(Debug)]
+pub enum Part<T> {
+    /// To be there.
+    Wanted(T),
+    /// Can't be made yet; what there is of it stays as it is.
+    Withheld,
+    /// Not to be there.
+    Unwanted,
+}
+
+/// The broker's objects.
+#[derive(Debug)]
+pub struct BrokerObjects {
+    /// A password each, for users whose password is not given.
+    pub user_secrets: Vec<Secret>,
+    /// mosquitto's files.
+    pub secret: Secret,
+    /// How clients find it.
+    pub service: Service,
+    /// mosquitto.
+    pub stateful_set: StatefulSet,
+    /// The hash of the files that mosquitto rereads.
+    pub live_hash: String,
+}
+
+/// The database's objects.
+#[derive(Debug)]
+pub struct DatabaseObjects {
+    /// The administrator's credentials. It stays when the pipeline goes, as the volume does: without it
+    /// nobody could read the volume again.
+    pub secret: Secret,
+    /// How the bridge and the dashboard find it.
+    pub service: Service,
+    /// InfluxDB.
+    pub stateful_set: StatefulSet,
+}
+
+/// The bridge's objects.
+#[derive(Debug)]
+pub struct BridgeObjects {
+    /// Its credentials.
+    pub secret: Secret,
+    /// Its configuration.
+    pub config_map: ConfigMap,
+    /// How the operator and Prometheus find it.
+    pub service: Service,
+    /// The bridge.
+    pub stateful_set: StatefulSet,
+    /// The hash of its configuration, as the bridge computes it.
+    pub live_hash: String,
+}
+
+/// The dashboard's objects.
+#[derive(Debug)]
+pub struct DashboardObjects {
+    /// Its credentials.
+    pub secret: Secret,
+    /// The data source and the dashboard.
+    pub config_map: ConfigMap,
+    /// How people find it.
+    pub service: Service,
+    /// Grafana.
+    pub deployment: Deployment,
+    /// The hash of the files that Grafana rereads.
+    pub live_hash: String,
+}
+
+/// What the database lets the other parts do; nothing, as long as it isn't set up.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Tokens {
+    /// May write the bucket.
+    pub bridge: Option<String>,
+    /// May read the bucket.
+    pub dashboard: Option<String>,
+}
+
+/// The objects that the plan asks for.
+pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
+    let broker = match &plan.broker {
+        Broker::Managed(broker) => Some(mosquitto::desired(plan, broker)),
+        Broker::External(_) => None,
+    };
+    let database = match &plan.database.place {
+        DatabasePlace::Managed(database) => Some(influxdb::desired(&plan.pipeline, database)),
+        DatabasePlace::External(_) => None,
+    };
+    let bridge = match &tokens.bridge {
+        Some(token) => Part::Wanted(bridge::desired(plan, token)),
+        None => Part::Withheld,
+    };
+    let dashboard = match (&plan.dashboard, &tokens.dashboard) {
+        (Some(Dashboard::Managed { workload, password }), Some(token)) => {
+            Part::Wanted(grafana::desired(plan, workload, password, token))
+        }
+        (Some(Dashboard::Managed { .. }), None) => Part::Withheld,
+        (Some(Dashboard::External { .. }) | None, _) => Part::Unwanted,
+    };
+    Desired { broker, database, bridge, dashboard }
+}
+
+impl<T> Part<T> {
+    /// The part, if it is to be there.
+    pub fn wanted(&self) -> Option<&T> {
+        match self {
+            Part::Wanted(part) => Some(part),
+            Part::Withheld | Part::Unwanted => None,
+        }
+    }
+}
+
+/// SHA-256 in hex.
+pub fn hash(parts: &[&[u8]]) -> String {
+    hex(digest(&SHA256, &joined(parts)).as_ref())
+}
+
+/// A hash from which nobody without the key can find out a password by trying.
+fn keyed_hash(key: &[u8], parts: &[&[u8]]) -> String {
+    hex(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &joined(parts)).as_ref())
+}
+
+fn joined(parts: &[&[u8]]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for part in parts {
+        // The lengths keep two texts from becoming one by moving bytes between them.
+        if parts.len() > 1 {
+            all.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        }
+        all.extend_from_slice(part);
+    }
+    all
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+fn metadata(pipeline: &Identity, component: Component, name: String) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        namespace: Some(pipeline.names.namespace.clone()),
+        labels: Some(pipeline.names.labels(component)),
+        owner_references: Some(vec![pipeline.owner.clone()]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn part_metadata(pipeline: &Identity, component: Component) -> ObjectMeta {
+    metadata(pipeline, component, pipeline.names.of_part(component))
+}
+
+fn secret(metadata: ObjectMeta, type_: &str, data: &[(&str, &str)]) -> Secret {
+    Secret {
+        metadata,
+        type_: Some(type_.into()),
+        data: Some(
+            data.iter()
+                .map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())))
+                .collect::<BTreeMap<_, _>>(),
+        ),
+        ..Secret::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_of_one_part_is_that_of_its_bytes() {
+        // The bridge computes the same over its file.
+        assert_eq!(hash(&[b"abc"]), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_ne!(hash(&[b"ab", b"c"]), hash(&[b"a", b"bc"]));
+    }
+}

@@ -1,0 +1,159 @@
+//! The bridge: its configuration, its credentials, and one pod with a small volume for its stamps.
+
+use api::bridge_config::{BridgeConfig, DatabaseConfig, MqttConfig};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, ContainerPort};
+
+use super::mosquitto::BRIDGE_USER;
+use super::names::Component;
+use super::pod::{self, Pod};
+use super::{BridgeObjects, hash, keyed_hash, part_metadata, secret};
+use crate::plan::{Broker, Database, DatabasePlace, Identity, Plan};
+
+const USER: i64 = 65532;
+
+const CREDENTIALS: &str = "/etc/iotpipeline-credentials";
+
+/// The bridge's objects.
+pub fn desired(plan: &Plan, token: &str) -> BridgeObjects {
+    let pipeline = &plan.pipeline;
+    let credentials = credentials(plan, token);
+    let data: Vec<(&str, &str)> = credentials.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let config = render(&config(plan));
+    BridgeObjects {
+        live_hash: hash(&[config.as_bytes()]),
+        secret: secret(part_metadata(pipeline, Component::Bridge), "Opaque", &data),
+        config_map: ConfigMap {
+            metadata: part_metadata(pipeline, Component::Bridge),
+            data: Some([("bridge.yaml".to_owned(), config)].into()),
+            ..ConfigMap::default()
+        },
+        service: service(pipeline),
+        stateful_set: pod::stateful_set(
+            pipeline,
+            Component::Bridge,
+            pod::template(pipeline, pod(plan, &data)),
+            pod::claims(pipeline, Component::Bridge, "state", &plan.bridge_volume),
+        ),
+    }
+}
+
+/// A headless service reaches the bridge while it isn't ready, so that it can say why.
+fn service(pipeline: &Identity) -> k8s_openapi::api::core::v1::Service {
+    let mut service = pod::service(pipeline, Component::Bridge, "http", 9090);
+    if let Some(spec) = &mut service.spec {
+        spec.cluster_ip = Some("None".into());
+        spec.publish_not_ready_addresses = Some(true);
+    }
+    service
+}
+
+fn pod(plan: &Plan, credentials: &[(&str, &str)]) -> Pod {
+    let pipeline = &plan.pipeline;
+    // Credentials are read at the start: a new one restarts the bridge, which loses nothing.
+    let restart: Vec<&[u8]> =
+        credentials.iter().flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]).collect();
+    let token = credentials.iter().find(|(key, _)| *key == "token").map_or("", |(_, token)| token);
+    Pod {
+        component: Component::Bridge,
+        user: USER,
+        images: vec![plan.bridge.image.clone()],
+        containers: vec![bridge(plan)],
+        volumes: vec![
+            pod::config_volume("config", pipeline.names.of_part(Component::Bridge), &[]),
+            pod::secret_volume("credentials", pipeline.names.of_part(Component::Bridge), &[]),
+        ],
+        restart_hash: Some(keyed_hash(token.as_bytes(), &restart)),
+        shared_processes: false,
+        grace_seconds: 30,
+    }
+}
+
+fn bridge(plan: &Plan) -> Container {
+    Container {
+        args: Some(["run", "--config", "/etc/iotpipeline/bridge.yaml"].map(Into::into).to_vec()),
+        ports: Some(vec![ContainerPort {
+            name: Some("http".into()),
+            container_port: 9090,
+            protocol: Some("TCP".into()),
+            ..ContainerPort::default()
+        }]),
+        resources: Some(plan.bridge.resources.clone()),
+        volume_mounts: Some(vec![
+            pod::read_only("config", "/etc/iotpipeline"),
+            pod::read_only("credentials", CREDENTIALS),
+            pod::mount("state", "/var/lib/iotpipeline"),
+        ]),
+        readiness_probe: Some(pod::http_probe("/readyz", "http", 2, 2)),
+        liveness_probe: Some(pod::http_probe("/livez", "http", 10, 6)),
+        ..pod::container("bridge", &plan.bridge.image)
+    }
+}
+
+/// The files beside the configuration, by name.
+fn credentials(plan: &Plan, token: &str) -> Vec<(&'static str, String)> {
+    let mut files = vec![("token", token.to_owned())];
+    match &plan.broker {
+        Broker::Managed(_) => {
+            files.push(("username", BRIDGE_USER.to_owned()));
+            files.push(("password", plan.bridge_password.clone()));
+        }
+        Broker::External(external) => {
+            if let Some((username, password)) = &external.credentials {
+                files.push(("username", username.clone()));
+                files.push(("password", password.clone()));
+            }
+            files.extend(external.ca.clone().map(|ca| ("broker-ca.crt", ca)));
+        }
+    }
+    if let DatabasePlace::External(external) = &plan.database.place {
+        files.extend(external.ca.clone().map(|ca| ("database-ca.crt", ca)));
+    }
+    files
+}
+
+/// The bridge's configuration.
+pub fn config(plan: &Plan) -> BridgeConfig {
+    let names = &plan.pipeline.names;
+    let file = |name: &str| format!("{CREDENTIALS}/{name}");
+    let (url, login, ca) = match &plan.broker {
+        Broker::Managed(_) => (names.broker_url(), true, false),
+        Broker::External(external) => {
+            (external.url.clone(), external.credentials.is_some(), external.ca.is_some())
+        }
+    };
+    BridgeConfig {
+        pipeline: names.pipeline.clone(),
+        mqtt: MqttConfig {
+            url,
+            client_id: format!("{}_0", names.unique()),
+            username_file: login.then(|| file("username")),
+            password_file: login.then(|| file("password")),
+            ca_file: ca.then(|| file("broker-ca.crt")),
+            receive_maximum: 10_000,
+            keep_alive_seconds: 30,
+            session_expiry_seconds: 86_400,
+            max_packet_size: 2_000_000,
+        },
+        database: database(plan, &plan.database, file),
+        routes: plan.routes.clone(),
+    }
+}
+
+fn database(plan: &Plan, database: &Database, file: impl Fn(&str) -> String) -> DatabaseConfig {
+    let (url, ca) = match &database.place {
+        DatabasePlace::Managed(_) => (plan.pipeline.names.database_url(), false),
+        DatabasePlace::External(external) => (external.url.clone(), external.ca.is_some()),
+    };
+    DatabaseConfig {
+        url,
+        organization: database.organization.clone(),
+        bucket: database.bucket.clone(),
+        token_file: file("token"),
+        ca_file: ca.then(|| file("database-ca.crt")),
+    }
+}
+
+/// As YAML. What the types hold is always YAML, so an error could only be a fault of the library.
+fn render(config: &BridgeConfig) -> String {
+    serde_saphyr::to_string(config).expect("the bridge's configuration is YAML")
+}

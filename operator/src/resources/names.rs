@@ -1,0 +1,135 @@
+//! What a pipeline's objects are called, and the labels that find them again.
+
+use std::collections::BTreeMap;
+
+use api::iotpipeline::IoTPipeline;
+use kube::ResourceExt;
+
+/// Selects every object of the operator's.
+pub const MANAGED: &str = "app.kubernetes.io/managed-by=iotpipeline-operator";
+
+/// The label that holds the pipeline's name.
+pub const INSTANCE: &str = "app.kubernetes.io/instance";
+
+/// The label that holds the part's name.
+pub const COMPONENT: &str = "app.kubernetes.io/component";
+
+/// On a pod: the hash of the files that its process rereads. A change makes the kubelet refresh them.
+pub const CONFIG_HASH: &str = "iotpipeline.io/config-hash";
+
+/// On a pod template: the hash of what its process reads at its start only.
+pub const RESTART_HASH: &str = "iotpipeline.io/restart-hash";
+
+/// A part of a pipeline.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Component {
+    /// mosquitto.
+    Broker,
+    /// InfluxDB.
+    Database,
+    /// The bridge.
+    Bridge,
+    /// Grafana.
+    Dashboard,
+}
+
+impl Component {
+    /// As in labels and in names of objects.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Component::Broker => "broker",
+            Component::Database => "database",
+            Component::Bridge => "bridge",
+            Component::Dashboard => "dashboard",
+        }
+    }
+
+    /// The program that runs.
+    fn program(self) -> &'static str {
+        match self {
+            Component::Broker => "mosquitto",
+            Component::Database => "influxdb",
+            Component::Bridge => "iotpipeline-bridge",
+            Component::Dashboard => "grafana",
+        }
+    }
+}
+
+/// The names of a pipeline's objects.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Its namespace, and theirs.
+    pub namespace: String,
+}
+
+impl Names {
+    /// Those of this pipeline.
+    pub fn of(pipeline: &IoTPipeline) -> Self {
+        Self { pipeline: pipeline.name_any(), namespace: pipeline.namespace().unwrap_or_default() }
+    }
+
+    /// The name of a part's objects.
+    pub fn of_part(&self, component: Component) -> String {
+        format!("{}-{}", self.pipeline, component.as_str())
+    }
+
+    /// The Secret with the generated password of a user.
+    pub fn of_user(&self, user: &str) -> String {
+        format!("{}-broker-{user}", self.pipeline)
+    }
+
+    /// The host name of a part's Service, from within the cluster.
+    pub fn host(&self, component: Component) -> String {
+        format!("{}.{}.svc", self.of_part(component), self.namespace)
+    }
+
+    /// The address of the managed broker.
+    pub fn broker_url(&self) -> String {
+        format!("mqtt://{}:1883", self.host(Component::Broker))
+    }
+
+    /// The address of the managed database.
+    pub fn database_url(&self) -> String {
+        format!("http://{}:8086", self.host(Component::Database))
+    }
+
+    /// The address of the managed dashboard.
+    pub fn dashboard_url(&self) -> String {
+        format!("http://{}:3000", self.host(Component::Dashboard))
+    }
+
+    /// Where the bridge says how it is.
+    pub fn bridge_status_url(&self) -> String {
+        format!("http://{}:9090/status", self.host(Component::Bridge))
+    }
+
+    /// A name that no other pipeline of this cluster has at a broker or dashboard they share. Neither
+    /// name has an underscore, so that two pairs of names never make one.
+    pub fn unique(&self) -> String {
+        format!("iotpipeline_{}_{}", self.namespace, self.pipeline)
+    }
+
+    /// Selects a part's pods.
+    pub fn selector(&self, component: Component) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            (INSTANCE.into(), self.pipeline.clone()),
+            (COMPONENT.into(), component.as_str().into()),
+            ("app.kubernetes.io/part-of".into(), "iotpipeline".into()),
+        ])
+    }
+
+    /// The labels of a part's objects.
+    pub fn labels(&self, component: Component) -> BTreeMap<String, String> {
+        let mut labels = self.selector(component);
+        labels.insert("app.kubernetes.io/name".into(), component.program().into());
+        labels.insert("app.kubernetes.io/managed-by".into(), "iotpipeline-operator".into());
+        labels
+    }
+
+    /// Selects every object of the pipeline.
+    pub fn all(&self) -> String {
+        format!("{MANAGED},{INSTANCE}={}", self.pipeline)
+    }
+}

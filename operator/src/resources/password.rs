@@ -1,0 +1,43 @@
+//! Password hashes as mosquitto reads them: `$7$<iterations>$<salt>$<hash>`, PBKDF2 with HMAC-SHA-512.
+
+use std::num::NonZeroU32;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::{hmac, pbkdf2};
+
+/// What `mosquitto_passwd -H sha512-pbkdf2` of mosquitto 2.1 uses. The broker computes it at every
+/// connection, so more of it would be a means to slow the broker down.
+const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).expect("it is not 0");
+
+/// The hash of a user's password, with a salt that is derived from the key and the user's name.
+pub fn hashed(user: &str, password: &str, key: &[u8]) -> String {
+    let salt = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA512, key), format!("salt of {user}").as_bytes());
+    with_salt(password, salt.as_ref())
+}
+
+fn with_salt(password: &str, salt: &[u8]) -> String {
+    let mut hash = [0; 64];
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA512, ITERATIONS, salt, password.as_bytes(), &mut hash);
+    format!("$7${ITERATIONS}${}${}", STANDARD.encode(salt), STANDARD.encode(hash))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_the_one_that_mosquitto_passwd_makes() {
+        // mosquitto_passwd -H sha512-pbkdf2 -c -b FILE alice secret-1, of mosquitto 2.1.2
+        let line = "$7$1000$48x5JlY+ivn08nFtGxi2NVqVx95PXEbNEqq5tmTQM5ld36meDN8BF2lqNjprmzcFRm0bS27leo7Xfnzsggu5lA==$fdOYFKwp6rJG/n2CSFCvjjCmYYElFJRqMENYF3GlBvRf1Ooe5XKz9KPDRCpMTuoBnRadIsm+0QHxNLZaLadh7A==";
+        let salt = STANDARD.decode(line.split('$').nth(3).expect("there is a salt")).expect("it is base64");
+        assert_eq!(with_salt("secret-1", &salt), line);
+    }
+
+    #[test]
+    fn users_with_one_password_have_different_hashes() {
+        assert_ne!(hashed("a", "password", b"key"), hashed("b", "password", b"key"));
+        assert_ne!(hashed("a", "password", b"key"), hashed("a", "password", b"another"));
+        assert_eq!(hashed("a", "password", b"key"), hashed("a", "password", b"key"));
+    }
+}

@@ -1,0 +1,251 @@
+//! What the parts' pods share: Pod Security `restricted`, probes, volumes, sets with one volume.
+
+use api::iotpipeline::PullPolicy;
+use k8s_openapi::api::apps::v1::{
+    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
+};
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, HTTPGetAction, KeyToPath,
+    LocalObjectReference, PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, SeccompProfile, SecretVolumeSource, SecurityContext, Service, ServicePort,
+    ServiceSpec, TCPSocketAction, Volume, VolumeMount, VolumeResourceRequirements,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::names::{Component, RESTART_HASH};
+use super::part_metadata;
+use crate::config::ImageReference;
+use crate::plan::{self, Identity};
+
+/// A pod, but for what is the same in all of them.
+pub(super) struct Pod {
+    pub(super) component: Component,
+    /// The user and the group that all processes run as; volumes belong to the group.
+    pub(super) user: i64,
+    pub(super) images: Vec<ImageReference>,
+    pub(super) containers: Vec<Container>,
+    pub(super) volumes: Vec<Volume>,
+    /// The hash of what is read at the start only: the pod restarts when it changes.
+    pub(super) restart_hash: Option<String>,
+    /// All containers see each other's processes.
+    pub(super) shared_processes: bool,
+    pub(super) grace_seconds: i64,
+}
+
+pub(super) fn template(pipeline: &Identity, pod: Pod) -> PodTemplateSpec {
+    let Pod { component, user, images, containers, volumes, restart_hash, shared_processes, grace_seconds } =
+        pod;
+    let mut pull_secrets: Vec<LocalObjectReference> = Vec::new();
+    for name in images.into_iter().flat_map(|image| image.pull_secrets) {
+        let secret = LocalObjectReference { name };
+        if !pull_secrets.contains(&secret) {
+            pull_secrets.push(secret);
+        }
+    }
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(pipeline.names.labels(component)),
+            annotations: restart_hash.map(|hash| [(RESTART_HASH.to_owned(), hash)].into()),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            containers,
+            volumes: Some(volumes),
+            image_pull_secrets: Some(pull_secrets).filter(|secrets| !secrets.is_empty()),
+            share_process_namespace: shared_processes.then_some(true),
+            termination_grace_period_seconds: Some(grace_seconds),
+            security_context: Some(PodSecurityContext {
+                run_as_non_root: Some(true),
+                run_as_user: Some(user),
+                run_as_group: Some(user),
+                fs_group: Some(user),
+                fs_group_change_policy: Some("OnRootMismatch".into()),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".into(),
+                    localhost_profile: None,
+                }),
+                ..PodSecurityContext::default()
+            }),
+            ..PodSpec::default()
+        }),
+    }
+}
+
+/// A container with no right that it doesn't need. The caller adds what it runs.
+pub(super) fn container(name: &str, image: &ImageReference) -> Container {
+    Container {
+        name: name.into(),
+        image: Some(image.reference.clone()),
+        image_pull_policy: image.pull_policy.map(|policy| {
+            match policy {
+                PullPolicy::Always => "Always",
+                PullPolicy::IfNotPresent => "IfNotPresent",
+                PullPolicy::Never => "Never",
+            }
+            .into()
+        }),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+            ..SecurityContext::default()
+        }),
+        ..Container::default()
+    }
+}
+
+/// A set of one pod with one volume, which stays when the set goes.
+pub(super) fn stateful_set(
+    pipeline: &Identity,
+    component: Component,
+    template: PodTemplateSpec,
+    claims: Vec<PersistentVolumeClaim>,
+) -> StatefulSet {
+    StatefulSet {
+        metadata: part_metadata(pipeline, component),
+        spec: StatefulSetSpec {
+            replicas: Some(1),
+            service_name: Some(pipeline.names.of_part(component)),
+            selector: LabelSelector {
+                match_labels: Some(pipeline.names.selector(component)),
+                ..LabelSelector::default()
+            },
+            template,
+            volume_claim_templates: Some(claims),
+            persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
+                when_deleted: Some("Retain".into()),
+                when_scaled: Some("Retain".into()),
+            }),
+            ..StatefulSetSpec::default()
+        },
+        status: None,
+    }
+}
+
+/// The claim templates of a set: as they are, if there is a set, since they can't be changed.
+pub(super) fn claims(
+    pipeline: &Identity,
+    component: Component,
+    name: &str,
+    volume: &plan::Volume,
+) -> Vec<PersistentVolumeClaim> {
+    if let Some(existing) = &volume.existing {
+        return existing.clone();
+    }
+    vec![PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: Some(name.into()),
+            labels: Some(pipeline.names.labels(component)),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PersistentVolumeClaimSpec {
+            access_modes: Some(vec!["ReadWriteOnce".into()]),
+            storage_class_name: volume.class.clone(),
+            resources: Some(VolumeResourceRequirements {
+                requests: Some([("storage".to_owned(), Quantity(volume.size.clone()))].into()),
+                limits: None,
+            }),
+            ..PersistentVolumeClaimSpec::default()
+        }),
+        status: None,
+    }]
+}
+
+/// One port, by name.
+pub(super) fn service(pipeline: &Identity, component: Component, port_name: &str, port: i32) -> Service {
+    Service {
+        metadata: part_metadata(pipeline, component),
+        spec: Some(ServiceSpec {
+            selector: Some(pipeline.names.selector(component)),
+            ports: Some(vec![ServicePort {
+                name: Some(port_name.into()),
+                port,
+                protocol: Some("TCP".into()),
+                target_port: Some(IntOrString::String(port_name.into())),
+                ..ServicePort::default()
+            }]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}
+
+pub(super) fn env(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: name.into(), value: Some(value.into()), value_from: None }
+}
+
+pub(super) fn mount(name: &str, path: &str) -> VolumeMount {
+    VolumeMount { name: name.into(), mount_path: path.into(), ..VolumeMount::default() }
+}
+
+pub(super) fn read_only(name: &str, path: &str) -> VolumeMount {
+    VolumeMount { read_only: Some(true), ..mount(name, path) }
+}
+
+pub(super) fn http_probe(path: &str, port: &str, period_seconds: i32, failures: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.into()),
+            port: IntOrString::String(port.into()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        failure_threshold: Some(failures),
+        timeout_seconds: Some(5),
+        ..Probe::default()
+    }
+}
+
+pub(super) fn tcp_probe(port: &str, period_seconds: i32, failures: i32) -> Probe {
+    Probe {
+        tcp_socket: Some(TCPSocketAction { port: IntOrString::String(port.into()), host: None }),
+        period_seconds: Some(period_seconds),
+        failure_threshold: Some(failures),
+        timeout_seconds: Some(5),
+        ..Probe::default()
+    }
+}
+
+/// Only the pod's own group may read it.
+pub(super) fn secret_volume(name: &str, secret: String, keys: &[&str]) -> Volume {
+    Volume {
+        name: name.into(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(secret),
+            default_mode: Some(0o440),
+            items: items(keys),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+/// Keys as files of these paths: `key` or `key=path`. All keys, if none is named.
+pub(super) fn config_volume(name: &str, config_map: String, keys: &[&str]) -> Volume {
+    Volume {
+        name: name.into(),
+        config_map: Some(ConfigMapVolumeSource {
+            name: config_map,
+            default_mode: Some(0o444),
+            items: items(keys),
+            ..ConfigMapVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+fn items(keys: &[&str]) -> Option<Vec<KeyToPath>> {
+    let item = |key: &&str| {
+        let (key, path) = key.split_once('=').unwrap_or((key, key));
+        KeyToPath { key: key.into(), path: path.into(), ..KeyToPath::default() }
+    };
+    (!keys.is_empty()).then(|| keys.iter().map(item).collect())
+}
+
+pub(super) fn empty_dir(name: &str) -> Volume {
+    Volume { name: name.into(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() }
+}

@@ -1,0 +1,227 @@
+//! Conditions, computed from what was observed. The clock is an argument.
+//!
+//! `Ready`, `Reconciling` and `Stalled` are as kstatus reads them: the last two are there only while true.
+
+use api::bridge_status::BridgeStatus;
+use api::iotpipeline::{Endpoints, IoTPipelineStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// How one part is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Part {
+    /// Whether it does its work.
+    pub ready: bool,
+    /// One word in CamelCase.
+    pub reason: String,
+    /// A sentence that says what to do, if something is the matter.
+    pub message: String,
+}
+
+impl Part {
+    /// It works.
+    pub fn ready(message: impl Into<String>) -> Self {
+        Self { ready: true, reason: "Ready".into(), message: message.into() }
+    }
+
+    /// It doesn't.
+    pub fn not_ready(reason: &str, message: impl Into<String>) -> Self {
+        Self { ready: false, reason: reason.into(), message: message.into() }
+    }
+
+    /// This part if it isn't ready, or else the other.
+    pub fn and(self, other: impl FnOnce() -> Self) -> Self {
+        if self.ready { other() } else { self }
+    }
+}
+
+/// What was observed of a pipeline.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Facts {
+    /// The spec can't be carried out; what exists goes on as it was.
+    Refused {
+        /// One word in CamelCase.
+        reason: String,
+        /// What to do.
+        message: String,
+    },
+    /// An attempt failed, and will be repeated.
+    Failed {
+        /// One word in CamelCase.
+        reason: String,
+        /// What failed.
+        message: String,
+    },
+    /// Everything was applied.
+    Applied(Parts),
+}
+
+/// How the parts are.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Parts {
+    /// The broker.
+    pub broker: Part,
+    /// The database.
+    pub database: Part,
+    /// The bridge, with both of its sides.
+    pub bridge: Part,
+    /// The dashboard, if there is one.
+    pub dashboard: Option<Part>,
+    /// Where the parts are reached.
+    pub endpoints: Endpoints,
+}
+
+/// How the bridge is, from what it says of itself.
+pub fn of_bridge(status: &BridgeStatus, applied_hash: &str) -> Part {
+    if let Some(error) = &status.config_error {
+        return Part::not_ready(
+            "ConfigurationRefused",
+            format!("the bridge refuses its configuration: {error}"),
+        );
+    }
+    if status.config_hash != applied_hash {
+        return Part::not_ready(
+            "ConfigurationPending",
+            "the bridge has not read its newest configuration yet",
+        );
+    }
+    for (side, name) in [(&status.broker, "Broker"), (&status.database, "Database")] {
+        if !side.ready {
+            let reason = format!("{name}{}", side.reason);
+            return Part::not_ready(
+                &reason,
+                format!("the bridge and the {}: {}", name.to_lowercase(), side.message),
+            );
+        }
+    }
+    Part::ready("connected to the broker and to the database")
+}
+
+/// The status to write. It is equal to the one before if nothing changed.
+pub fn status(
+    facts: &Facts,
+    generation: Option<i64>,
+    before: Option<&IoTPipelineStatus>,
+    now: &Time,
+) -> IoTPipelineStatus {
+    let none = IoTPipelineStatus::default();
+    let before = before.unwrap_or(&none);
+    let conditions = conditions(facts, before)
+        .into_iter()
+        .map(|(type_, state, reason, message)| {
+            let same = before.conditions.iter().find(|old| old.type_ == type_ && old.status == state);
+            Condition {
+                type_: type_.into(),
+                status: state.into(),
+                reason: word(&reason),
+                message: clip(message),
+                observed_generation: generation,
+                last_transition_time: same
+                    .map_or_else(|| now.clone(), |old| old.last_transition_time.clone()),
+            }
+        })
+        .collect();
+    IoTPipelineStatus {
+        observed_generation: generation,
+        conditions,
+        endpoints: match facts {
+            Facts::Applied(parts) => Some(parts.endpoints.clone()),
+            Facts::Refused { .. } | Facts::Failed { .. } => before.endpoints.clone(),
+        },
+    }
+}
+
+type Row = (&'static str, &'static str, String, String);
+
+const PARTS: [&str; 4] = ["BrokerReady", "DatabaseReady", "BridgeReady", "DashboardReady"];
+
+fn conditions(facts: &Facts, before: &IoTPipelineStatus) -> Vec<Row> {
+    match facts {
+        Facts::Refused { reason, message } => {
+            let mut rows = vec![row("Ready", false, reason, message), row("Stalled", true, reason, message)];
+            rows.extend(as_before(before));
+            rows
+        }
+        Facts::Failed { reason, message } => {
+            let mut rows =
+                vec![row("Ready", false, reason, message), row("Reconciling", true, reason, message)];
+            rows.extend(as_before(before));
+            rows
+        }
+        Facts::Applied(parts) => of_parts(parts),
+    }
+}
+
+fn of_parts(parts: &Parts) -> Vec<Row> {
+    let Parts { broker, database, bridge, dashboard, endpoints: _ } = parts;
+    // In the order in which one part waits for another: the first that isn't ready is the cause.
+    let chain = [
+        Some((PARTS[0], broker)),
+        Some((PARTS[1], database)),
+        Some((PARTS[2], bridge)),
+        dashboard.as_ref().map(|part| (PARTS[3], part)),
+    ];
+    let cause = chain.iter().flatten().find(|(_, part)| !part.ready);
+    let mut rows = match cause {
+        None => vec![row("Ready", true, "Ready", "messages cross from the broker to the database")],
+        Some((type_, part)) => {
+            let name = type_.trim_end_matches("Ready");
+            // "Broker" + "BrokerUnreachable" would say it twice.
+            let reason = if part.reason.starts_with("Broker") || part.reason.starts_with("Database") {
+                part.reason.clone()
+            } else {
+                format!("{name}{}", part.reason)
+            };
+            vec![
+                row("Ready", false, &reason, &part.message),
+                row("Reconciling", true, &reason, &part.message),
+            ]
+        }
+    };
+    rows.extend(
+        chain.into_iter().flatten().map(|(type_, part)| row(type_, part.ready, &part.reason, &part.message)),
+    );
+    rows
+}
+
+fn row(type_: &'static str, state: bool, reason: &str, message: &str) -> Row {
+    (type_, if state { "True" } else { "False" }, reason.to_owned(), message.to_owned())
+}
+
+/// What was last known of the parts, since nothing was changed.
+fn as_before(before: &IoTPipelineStatus) -> Vec<Row> {
+    PARTS
+        .into_iter()
+        .filter_map(|type_| before.conditions.iter().find(|old| old.type_ == type_).map(|old| (type_, old)))
+        .map(|(type_, old)| row(type_, old.status == "True", &old.reason, &old.message))
+        .collect()
+}
+
+/// A reason has letters, digits, `_`, `,` and `:` only, and at most 1024 of them.
+fn word(reason: &str) -> String {
+    let word: String = reason.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(128).collect();
+    if word.starts_with(|c: char| c.is_ascii_alphabetic()) { word } else { "Unknown".into() }
+}
+
+/// A condition's message has at most 32768 characters; nobody reads more than a few lines of it.
+fn clip(message: String) -> String {
+    match message.char_indices().nth(1000) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message,
+    }
+}
+
+impl Parts {
+    /// Whether the whole chain works.
+    pub fn all_ready(&self) -> bool {
+        let Parts { broker, database, bridge, dashboard, endpoints: _ } = self;
+        broker.ready && database.ready && bridge.ready && dashboard.as_ref().is_none_or(|part| part.ready)
+    }
+
+    /// After how many seconds to look again, as long as something isn't ready.
+    pub fn patience(&self) -> u64 {
+        match self.bridge.reason.as_str() {
+            "ConfigurationPending" | "Unreachable" => 1,
+            _ => 15,
+        }
+    }
+}
