@@ -74,8 +74,8 @@ impl Loaded {
     /// If it can't be used; says what to change.
     pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
         // By way of a JSON value, which reads the enumerations as the API server writes them.
-        let value: serde_json::Value =
-            serde_saphyr::from_slice(bytes).map_err(|error| ConfigError::Yaml(error.to_string()))?;
+        let value: serde_json::Value = serde_saphyr::from_slice_with_options(bytes, yaml_options())
+            .map_err(|error| ConfigError::Yaml(error.to_string()))?;
         let config: BridgeConfig = serde_json::from_value(value)?;
         let table = Arc::new(Table::new(&config.routes)?);
         check(&config)?;
@@ -89,6 +89,11 @@ impl Loaded {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         Self::parse(&read(path)?)
     }
+}
+
+/// As YAML 1.2 has it: `on`, `no` and `n` are texts.
+pub(crate) fn yaml_options() -> serde_saphyr::Options {
+    serde_saphyr::options! { strict_booleans: true }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {

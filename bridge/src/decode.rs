@@ -38,10 +38,12 @@ pub enum DecodeError {
         expected: &'static str,
     },
     /// A value is not there.
-    #[error("there is no value at {path}: send one, or declare the field optional")]
+    #[error("there is no value at {path}: send one{hint}")]
     Missing {
         /// Where it should be.
         path: String,
+        /// What else can be done.
+        hint: &'static str,
     },
     /// All fields are optional, and none is there.
     #[error("none of the route's fields is in the payload")]
@@ -58,7 +60,7 @@ pub enum DecodeError {
     #[error("the payload {0}")]
     EncodePayload(EncodeError),
     /// The topic's part can't be a tag.
-    #[error("the topic's part for tag {tag} {source}")]
+    #[error("the topic's level for the tag {tag:?} {source}")]
     Capture {
         /// The tag.
         tag: String,

@@ -10,6 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::config::yaml_options;
 use crate::decode::Values;
 use crate::route::Levels;
 use crate::table::{CompileError, Message, Table};
@@ -99,8 +100,8 @@ pub fn parse_messages(text: &str) -> Result<Vec<Example>, ExplainError> {
 /// # Errors
 /// If there is none, or its routes can't be used.
 pub fn pipeline_table(yaml: &str) -> Result<Table, ExplainError> {
-    let documents: Vec<Value> =
-        serde_saphyr::from_multiple(yaml).map_err(|error| ExplainError::Yaml(error.to_string()))?;
+    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(yaml, yaml_options())
+        .map_err(|error| ExplainError::Yaml(error.to_string()))?;
     let pipeline = documents
         .into_iter()
         .find(|document| document.get("kind").and_then(Value::as_str) == Some("IoTPipeline"))

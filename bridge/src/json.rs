@@ -75,14 +75,23 @@ impl JsonDecoder {
     pub(crate) fn decode(&self, payload: &[u8], values: &mut Values) -> Result<(), DecodeError> {
         values.reset(self.targets.len());
         let not_json = |error: serde_json::Error| DecodeError::NotJson(error.to_string());
-        let mut json = serde_json::Deserializer::from_slice(payload);
+        // Also what is skipped must be text.
+        let text = std::str::from_utf8(payload).map_err(|_| DecodeError::NotUtf8)?;
+        let mut json = serde_json::Deserializer::from_str(text);
         let visit = Visit { node: &self.root, targets: &self.targets, values, root: true };
         visit.deserialize(&mut json).map_err(not_json)?;
         json.end().map_err(not_json)?;
         for (target, slot) in self.targets.iter().zip(&mut values.slots) {
             match std::mem::take(slot) {
                 Slot::Absent if target.optional => {}
-                Slot::Absent => return Err(DecodeError::Missing { path: target.path.clone() }),
+                Slot::Absent => {
+                    let hint = if matches!(target.kind, Kind::Field(_)) {
+                        ", or declare the field optional"
+                    } else {
+                        ""
+                    };
+                    return Err(DecodeError::Missing { path: target.path.clone(), hint });
+                }
                 Slot::Refused(refused) => return Err(target.refuse(refused)),
                 written => *slot = written,
             }
@@ -163,7 +172,7 @@ impl Scalar<'_> {
             Self::Bool(value) => value.to_string(),
             Self::Integer(value) => value.to_string(),
             Self::Big(value) => value.to_string(),
-            Self::Float(value) => value.to_string(),
+            Self::Float(value) => format!("{value:?}"),
             Self::Text(value) => quoted(value),
         }
     }
@@ -237,7 +246,7 @@ impl Scalar<'_> {
             // A float of today's seconds is good to about 0.2 µs, so microseconds are kept.
             Self::Float(value) if scale > 1 => {
                 let microseconds = (value * f64::from(scale / 1_000)).round();
-                (microseconds.abs() < 1e16).then_some(microseconds as i128 * 1_000)?
+                (microseconds.abs() < 1e16).then(|| microseconds as i128 * 1_000)?
             }
             Self::Float(value) => i128::from(whole(value)?),
             _ => return None,

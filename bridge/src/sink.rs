@@ -142,7 +142,7 @@ impl Worker {
             histogram.observe(batch.len() as f64);
         }
         let mut refused = Vec::new();
-        let mut work = Vec::from([0..batch.len()]);
+        let mut work: Vec<_> = std::iter::once(0..batch.len()).collect();
         while let Some(part) = work.pop() {
             if self.not_before > Instant::now() {
                 self.wait_until(self.not_before).await;
@@ -293,8 +293,8 @@ mod tests {
     /// Writes to a database that refuses the culprits, naming them or not; returns the writes it took.
     fn store(points: usize, culprits: &[usize], names: bool) -> (Vec<usize>, Vec<usize>, usize) {
         let batch = batch(points);
-        let (mut work, mut refused, mut stored, mut writes) =
-            (Vec::from([0..points]), Vec::new(), Vec::new(), 0);
+        let (mut work, mut refused, mut stored, mut writes): (Vec<_>, Vec<_>, Vec<_>, usize) =
+            (std::iter::once(0..points).collect(), Vec::new(), Vec::new(), 0);
         while let Some(part) = work.pop() {
             writes += 1;
             match culprits.iter().find(|place| part.contains(place)) {

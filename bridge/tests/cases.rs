@@ -1,0 +1,65 @@
+//! What messages become: each directory of `cases` has a configuration, messages, and the line
+//! protocol that is expected of them. `UPDATE=1` rewrites what is expected.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use iotpipeline_bridge::config::Loaded;
+use iotpipeline_bridge::explain::{parse_messages, parts};
+
+/// The n-th message is received n nanoseconds after 1970.
+fn rendered(case: &Path) -> String {
+    let read = |name: &str| {
+        let path = case.join(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let loaded = Loaded::parse(read("config.yaml").as_bytes())
+        .unwrap_or_else(|error| panic!("{}: {error}", case.display()));
+    let messages =
+        parse_messages(&read("messages.jsonl")).unwrap_or_else(|error| panic!("{}: {error}", case.display()));
+    let mut text = String::new();
+    for (place, message) in messages.iter().enumerate() {
+        let parts = parts(&loaded.table, message, place as i64 + 1);
+        if parts.is_empty() {
+            writeln!(text, "# no route: {}", message.topic).expect("a String");
+        }
+        for (route, result) in parts {
+            match result {
+                Ok(line) => writeln!(text, "{line}"),
+                Err(reason) => writeln!(text, "# refused: {route}: {reason}"),
+            }
+            .expect("a String");
+        }
+    }
+    text
+}
+
+#[test]
+fn messages_become_the_expected_lines() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&cases).expect("the cases") {
+        let case = entry.expect("an entry").path();
+        let (path, found) = (case.join("expected.lp"), rendered(&case));
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &found).expect("to write what is expected");
+        }
+        let expected = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(found, expected, "{}: UPDATE=1 rewrites it, if the new one is right", case.display());
+        seen += 1;
+    }
+    assert!(seen >= 12, "only {seen} cases were found");
+}
+
+/// The expected lines are what InfluxDB's own notion of line protocol accepts.
+#[test]
+fn expected_lines_are_line_protocol() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    for entry in std::fs::read_dir(&cases).expect("the cases") {
+        let path = entry.expect("an entry").path().join("expected.lp");
+        let text = std::fs::read_to_string(&path).expect("what is expected");
+        for line in influxdb_line_protocol::parse_lines(&text) {
+            line.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
+    }
+}
