@@ -132,6 +132,12 @@ mod tests {
         assert_eq!(text(|out| string(out, "a\"b\\c\nd")), Ok("\"a\\\"b\\\\c\nd\"".into()));
     }
 
+    /// InfluxDB 2 stores a tab in a tag as it is (tried with 2.9), and has no escape for it.
+    #[test]
+    fn a_tab_is_written_as_it_is() {
+        assert_eq!(text(|out| tag(out, "a\tb")), Ok("a\tb".into()));
+    }
+
     #[test]
     fn what_line_protocol_cannot_express_is_refused() {
         assert_eq!(text(|out| tag(out, "a\nb")), Err(EncodeError::LineBreak));
