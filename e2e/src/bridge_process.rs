@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 
 use crate::conditions::{Probe, eventually};
 use crate::containers::{BUCKET, Container, Directory, ORGANIZATION, TOKEN, free_port};
-use crate::{environment, process};
+use crate::{environment, http, process};
 
 /// The pipeline's name in dead-letter topics.
 pub const PIPELINE: &str = "lab";
@@ -160,8 +160,7 @@ impl Bridge {
     /// # Errors
     /// If it doesn't answer.
     pub async fn status(&self) -> Result<BridgeStatus> {
-        environment::install_tls();
-        Ok(reqwest::get(self.address("status")).await?.json().await?)
+        Ok(http::get(&self.address("status")).await?.json().await?)
     }
 
     /// The HTTP status of a path, such as `readyz`.
@@ -169,8 +168,7 @@ impl Bridge {
     /// # Errors
     /// If the bridge doesn't answer.
     pub async fn http_status(&self, path: &str) -> Result<u16> {
-        environment::install_tls();
-        Ok(reqwest::get(self.address(path)).await?.status().as_u16())
+        Ok(http::get(&self.address(path)).await?.status().as_u16())
     }
 
     /// The metrics, as Prometheus reads them.
@@ -178,8 +176,7 @@ impl Bridge {
     /// # Errors
     /// If the bridge doesn't answer.
     pub async fn metrics(&self) -> Result<String> {
-        environment::install_tls();
-        Ok(reqwest::get(self.address("metrics")).await?.text().await?)
+        Ok(http::get(&self.address("metrics")).await?.text().await?)
     }
 
     fn address(&self, path: &str) -> String {

@@ -34,6 +34,9 @@ max_queued_messages 0
 max_queued_bytes 0
 max_packet_size 2000000
 log_dest stderr
+log_type error
+log_type warning
+log_type notice
 ";
 
 /// A container. Removed when dropped, with its volumes.

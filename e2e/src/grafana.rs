@@ -3,6 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use crate::http;
+
 /// A Grafana on 127.0.0.1, with its administrator's credentials.
 pub struct Grafana {
     port: u16,
@@ -24,7 +26,7 @@ impl Grafana {
     /// Names the server and the credentials; connects when asked.
     pub fn new(port: u16, user: &str, password: &str) -> Self {
         let (user, password) = (user.to_owned(), password.to_owned());
-        Self { port, user, password, http: reqwest::Client::new() }
+        Self { port, user, password, http: http::client() }
     }
 
     /// Asks for a path under /api.

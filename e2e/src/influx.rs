@@ -10,6 +10,7 @@ pub use influxdb2_structmap::value::Value;
 use serde_json::json;
 
 use crate::conditions::{Probe, eventually};
+use crate::http;
 
 /// An InfluxDB on 127.0.0.1, with a token for one organization.
 pub struct Influx {
@@ -34,11 +35,8 @@ impl Influx {
         let body = json!({
             "username": "admin", "password": "e2e-password", "org": organization, "bucket": bucket, "token": token,
         });
-        let answer = reqwest::Client::new()
-            .post(format!("http://127.0.0.1:{port}/api/v2/setup"))
-            .json(&body)
-            .send()
-            .await?;
+        let answer =
+            http::client().post(format!("http://127.0.0.1:{port}/api/v2/setup")).json(&body).send().await?;
         let status = answer.status();
         ensure!(status == 201, "setting up InfluxDB: {status}: {}", answer.text().await?);
         Ok(Self::new(port, organization, bucket, token))
@@ -149,7 +147,7 @@ impl Influx {
     /// # Errors
     /// If it doesn't answer.
     pub async fn is_healthy(&self) -> Result<bool> {
-        let answer = reqwest::get(format!("http://127.0.0.1:{}/health", self.port)).await?;
+        let answer = http::get(&format!("http://127.0.0.1:{}/health", self.port)).await?;
         Ok(answer.status().is_success())
     }
 }

@@ -6,7 +6,7 @@
 //! host all traffic goes through 127.0.0.1), `mqtt`, `publisher` and `influx` (witnesses that are not
 //! our code), `faults` (kills in the cluster), `containers` and `bridge_process` (the same parts on
 //! loopback, without a cluster), `grafana` (Grafana's API, or its stand-in's), `stand_in`
-//! (the stand-in as a process), `plot` (curves in a terminal).
+//! (the stand-in as a process), `plot` (curves in a terminal); `http` and `process` serve the others.
 
 pub mod bridge_process;
 pub mod conditions;
@@ -15,6 +15,7 @@ pub mod diagnostics;
 pub mod environment;
 pub mod faults;
 pub mod grafana;
+pub mod http;
 pub mod influx;
 pub mod mqtt;
 pub mod namespaces;

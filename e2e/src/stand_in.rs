@@ -9,8 +9,9 @@ use tokio::process::{Child, Command};
 
 use crate::conditions::eventually_true;
 use crate::containers::{Directory, free_port};
-use crate::environment::{install_tls, repository};
+use crate::environment::repository;
 use crate::grafana::Grafana;
+use crate::http;
 
 /// The administrator's password.
 pub const PASSWORD: &str = "for-one-test";
@@ -61,7 +62,6 @@ impl StandIn {
     /// # Errors
     /// If it refuses to start: with what it says.
     pub async fn start(binary: &str, directory: Directory) -> Result<Self> {
-        install_tls();
         let port = free_port()?;
         let log = directory.path().join("log");
         let mut child = Command::new(binary)
@@ -76,7 +76,7 @@ impl StandIn {
             .spawn()
             .with_context(|| format!("can't start {binary}"))?;
         let answers = eventually_true("the stand-in answers", STARTS, async || {
-            let answer = reqwest::get(format!("http://127.0.0.1:{port}/api/health")).await;
+            let answer = http::get(&format!("http://127.0.0.1:{port}/api/health")).await;
             if answer.is_err() && child.try_wait()?.is_some() {
                 return Ok(true);
             }

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use axum::{Json, Router};
 use iotpipeline_e2e::conditions::{Probe, eventually};
+use iotpipeline_e2e::http;
 use iotpipeline_e2e::stand_in::{StandIn, recorded_files};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -92,7 +93,7 @@ async fn health_is_answered_as_recorded_but_under_its_own_name() -> Result<()> {
 async fn a_wrong_token_is_reported_as_recorded() -> Result<()> {
     let stand_in = stand_in("a-wrong-token").await?;
     let answer = |path: &str| {
-        reqwest::Client::new()
+        http::client()
             .get(format!("http://127.0.0.1:{}/api{path}", stand_in.port))
             .basic_auth("admin", Some(iotpipeline_e2e::stand_in::PASSWORD))
     };
@@ -136,8 +137,8 @@ async fn dashboards_are_read_again_and_those_whose_file_is_gone_are_forgotten() 
 async fn only_the_administrator_is_answered() -> Result<()> {
     let stand_in = stand_in(TOKEN).await?;
     let address = format!("http://127.0.0.1:{}/api/search", stand_in.port);
-    ensure!(reqwest::get(&address).await?.status() == 401);
-    let wrong = reqwest::Client::new().get(&address).basic_auth("admin", Some("wrong")).send().await?;
+    ensure!(http::get(&address).await?.status() == 401);
+    let wrong = http::client().get(&address).basic_auth("admin", Some("wrong")).send().await?;
     ensure!(wrong.status() == 401);
     Ok(())
 }

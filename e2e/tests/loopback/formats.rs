@@ -6,7 +6,7 @@ use iotpipeline_e2e::influx::{Value, text};
 use iotpipeline_e2e::mqtt::Client;
 use rumqttc::v5::mqttbytes::v5::PubAckReason;
 
-use crate::{Chain, SOON};
+use crate::{Chain, SOON, with_chain};
 
 const ROUTES: &str = "
 - {name: floats, topic: 'float/{place}', measurement: numbers, payload: {float: {}}}
@@ -47,21 +47,23 @@ fn cases() -> Vec<Case> {
 }
 
 #[tokio::test]
-async fn every_format_is_stored_with_the_type_it_declares() -> Result<()> {
-    let chain = Chain::start(ROUTES).await?;
-    let mut client = Client::connect(chain.broker.port, "formats", None).await?;
-    for (topic, payload, ..) in cases() {
-        ensure!(client.publish(topic, payload).await? == PubAckReason::Success, "{topic}");
-    }
-    for (topic, _, measurement, place, field, value) in cases() {
-        let count = cases().iter().filter(|case| case.2 == measurement).count();
-        let records = chain.influx.at_least(measurement, count, SOON).await?;
-        ensure!(records.len() == count, "{measurement}: {records:?}");
-        let record = records.iter().find(|record| text(record, "place") == place).context(topic)?;
-        ensure!(text(record, "_field") == field, "{topic}: {record:?}");
-        ensure!(record.values.get("_value") == Some(&value), "{topic}: {record:?}");
-    }
-    json_is_stored_field_by_field(&chain, &mut client).await
+async fn every_format_is_stored_with_the_type_it_declares() {
+    with_chain(ROUTES, async |chain| {
+        let mut client = Client::connect(chain.broker.port, "formats", None).await?;
+        for (topic, payload, ..) in cases() {
+            ensure!(client.publish(topic, payload).await? == PubAckReason::Success, "{topic}");
+        }
+        for (topic, _, measurement, place, field, value) in cases() {
+            let count = cases().iter().filter(|case| case.2 == measurement).count();
+            let records = chain.influx.at_least(measurement, count, SOON).await?;
+            ensure!(records.len() == count, "{measurement}: {records:?}");
+            let record = records.iter().find(|record| text(record, "place") == place).context(topic)?;
+            ensure!(text(record, "_field") == field, "{topic}: {record:?}");
+            ensure!(record.values.get("_value") == Some(&value), "{topic}: {record:?}");
+        }
+        json_is_stored_field_by_field(chain, &mut client).await
+    })
+    .await;
 }
 
 async fn json_is_stored_field_by_field(chain: &Chain, client: &mut Client) -> Result<()> {

@@ -58,6 +58,14 @@ impl Chain {
     }
 }
 
+/// Runs a test with a chain of its own. If it fails, the ends of the logs are printed.
+async fn with_chain(routes: &str, test: impl AsyncFnOnce(&mut Chain) -> Result<()>) {
+    let mut chain = Chain::start(routes).await.expect("broker, database and bridge start");
+    if let Err(error) = test(&mut chain).await {
+        panic!("{error:#}");
+    }
+}
+
 /// A numbered message's payload: each number has a time of its own, so no two points merge.
 fn numbered(number: u64) -> String {
     format!(r#"{{"n":{number},"ts":{}}}"#, 1_795_000_000_000 + number)

@@ -10,36 +10,38 @@ use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event};
 use tokio::sync::watch;
 
-use crate::{Chain, NUMBERS, SOON};
+use crate::{NUMBERS, SOON, with_chain};
 
 const MESSAGES: u64 = 6_000;
 const LAST: &str = "last";
 
 #[tokio::test]
-async fn on_sigterm_what_is_stored_is_acknowledged_and_what_is_not_stays_with_the_broker() -> Result<()> {
-    let mut chain = Chain::start(NUMBERS).await?;
-    let (progress, mut seen) = watch::channel(0);
-    let load = chain.load(MESSAGES, 3_000);
-    let end = async {
-        acknowledged(&mut seen, 2_000).await?;
-        chain.bridge.terminate().await
-    };
-    let (_, status) = tokio::try_join!(load.publish(&progress), end)?;
-    ensure!(status.success(), "the bridge ended with {status}");
+async fn on_sigterm_what_is_stored_is_acknowledged_and_what_is_not_stays_with_the_broker() {
+    with_chain(NUMBERS, async |chain| {
+        let (progress, mut seen) = watch::channel(0);
+        let load = chain.load(MESSAGES, 3_000);
+        let end = async {
+            acknowledged(&mut seen, 2_000).await?;
+            chain.bridge.terminate().await
+        };
+        let (_, status) = tokio::try_join!(load.publish(&progress), end)?;
+        ensure!(status.success(), "the bridge ended with {status}");
 
-    let stored: BTreeSet<u64> =
-        chain.influx.integers("numbers", "n").await?.into_iter().map(i64::unsigned_abs).collect();
-    let waiting = what_waits_at_the_broker(chain.broker.port).await?;
-    ensure!(
-        stored.len() as u64 + waiting.len() as u64 >= MESSAGES,
-        "lost: {} + {}",
-        stored.len(),
-        waiting.len()
-    );
-    let both: Vec<&u64> = stored.intersection(&waiting).collect();
-    ensure!(both.is_empty(), "stored, but not acknowledged to the broker: {both:?}");
-    ensure!(stored.union(&waiting).copied().eq(0..MESSAGES), "some are neither stored nor waiting");
-    Ok(())
+        let stored: BTreeSet<u64> =
+            chain.influx.integers("numbers", "n").await?.into_iter().map(i64::unsigned_abs).collect();
+        let waiting = what_waits_at_the_broker(chain.broker.port).await?;
+        ensure!(
+            stored.len() as u64 + waiting.len() as u64 >= MESSAGES,
+            "lost: {} + {}",
+            stored.len(),
+            waiting.len()
+        );
+        let both: Vec<&u64> = stored.intersection(&waiting).collect();
+        ensure!(both.is_empty(), "stored, but not acknowledged to the broker: {both:?}");
+        ensure!(stored.union(&waiting).copied().eq(0..MESSAGES), "some are neither stored nor waiting");
+        Ok(())
+    })
+    .await;
 }
 
 /// Takes the bridge's session over, and returns what the broker had kept for it. The last message
