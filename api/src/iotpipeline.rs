@@ -102,6 +102,8 @@ pub struct User {
         ("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
          "a user's name has lower-case letters, digits and hyphens, and starts and ends with a letter or a digit"),
         ("!self.startsWith('iotpipeline-')", "names that start with iotpipeline- are the operator's own: choose another"),
+        ("!(self in ['bridge', 'broker', 'dashboard', 'database'])",
+         "bridge, broker, dashboard and database are names of parts, and so of the operator's Secrets: choose another"),
     ])))]
     pub name: String,
 
