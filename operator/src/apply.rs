@@ -104,7 +104,15 @@ pub async fn apply(
         pass.one(&children.services, service).await?;
         applied.database = Some(pass.one(&children.stateful_sets, stateful_set).await?);
     }
-    if let Part::Wanted(BridgeObjects { secret, config_map, service, stateful_set, live_hash: _ }) = bridge {
+    if let Part::Wanted(BridgeObjects {
+        secret,
+        config_map,
+        service,
+        stateful_set,
+        live_hash: _,
+        mounted_hash: _,
+    }) = bridge
+    {
         pass.one(&children.secrets, secret).await?;
         pass.one(&children.config_maps, config_map).await?;
         pass.one(&children.services, service).await?;

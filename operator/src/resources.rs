@@ -88,6 +88,8 @@ pub struct BridgeObjects {
     pub stateful_set: StatefulSet,
     /// The hash of its configuration, as the bridge computes it.
     pub live_hash: String,
+    /// The hash of all that it rereads.
+    pub mounted_hash: String,
 }
 
 /// The dashboard's objects.

@@ -52,7 +52,7 @@ pub enum Facts {
         message: String,
     },
     /// Everything was applied.
-    Applied(Parts),
+    Applied(Box<Parts>),
 }
 
 /// How the parts are.

@@ -82,7 +82,7 @@ pub(super) fn facts(
         Dashboard::Managed { .. } => names.dashboard_url(),
         Dashboard::External { url, .. } => url.clone(),
     });
-    Facts::Applied(Parts {
+    Facts::Applied(Box::new(Parts {
         broker,
         database: database_part,
         bridge,
@@ -92,5 +92,5 @@ pub(super) fn facts(
             database: Some(database_url),
             dashboard: dashboard_url,
         },
-    })
+    }))
 }

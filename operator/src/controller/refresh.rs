@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{Context, Error};
 use crate::apply::{Applied, touch};
-use crate::resources::Desired;
 use crate::resources::names::{CONFIG_HASH, Component};
+use crate::resources::{BridgeObjects, Desired};
 use crate::status::{Part, of_bridge};
 use crate::workload::{self, pods_of};
 
@@ -32,10 +32,9 @@ pub(super) async fn refresh(
     applied: &Applied,
     pods: &[Pod],
 ) -> Result<Part, Error> {
-    let bridge_hash = desired.bridge.wanted().map(|bridge| bridge.live_hash.as_str());
     let live = [
         (Component::Broker, desired.broker.as_ref().map(|broker| broker.live_hash.as_str())),
-        (Component::Bridge, bridge_hash),
+        (Component::Bridge, desired.bridge.wanted().map(|bridge| bridge.mounted_hash.as_str())),
         (Component::Dashboard, desired.dashboard.wanted().map(|dashboard| dashboard.live_hash.as_str())),
     ];
     for (component, hash) in live {
@@ -44,7 +43,7 @@ pub(super) async fn refresh(
             touch(&context.client, pod, hash).await?;
         }
     }
-    let Some(hash) = bridge_hash else {
+    let Some(bridge) = desired.bridge.wanted() else {
         return Ok(Part::not_ready(
             "WaitingForDatabase",
             "the bridge starts when the database has given it a token",
@@ -53,7 +52,7 @@ pub(super) async fn refresh(
     let part = workload::of_stateful_set(Component::Bridge, applied.bridge.as_ref(), pods);
     let pod = pods_of(Component::Bridge, pods).find(|pod| is_running(pod));
     match pod {
-        Some(pod) => ask(context, pod, hash, part).await,
+        Some(pod) => ask(context, pod, bridge, part).await,
         None => Ok(part),
     }
 }
@@ -68,12 +67,13 @@ fn is_touched(pod: &Pod, hash: &str) -> bool {
 }
 
 /// The bridge says more than its readiness probe: which side fails, and why.
-async fn ask(context: &Context, pod: &Pod, hash: &str, workload: Part) -> Result<Part, Error> {
+async fn ask(context: &Context, pod: &Pod, bridge: &BridgeObjects, workload: Part) -> Result<Part, Error> {
     let Some(address) = pod.status.as_ref().and_then(|status| status.pod_ip.clone()) else {
         return Ok(workload);
     };
     let host = if address.contains(':') { format!("[{address}]") } else { address };
     let url = format!("http://{host}:9090/status");
+    let (hash, mounted) = (bridge.live_hash.as_str(), bridge.mounted_hash.as_str());
     let started = Instant::now();
     let mut again = false;
     loop {
@@ -87,16 +87,12 @@ async fn ask(context: &Context, pod: &Pod, hash: &str, workload: Part) -> Result
             // Its sides come before its readiness, which follows them a moment later.
             return Ok(part.and(|| workload));
         }
+        let touched = pod.annotations().get(CONFIG_HASH).map_or("", String::as_str);
         if !again && started.elapsed() > TOUCH_AGAIN {
             again = true;
-            // Not the value of the touch before, or nothing would change.
-            let before = pod.annotations().get(CONFIG_HASH);
-            let value = if before == Some(&format!("{hash}-again")) {
-                format!("{hash}-and-again")
-            } else {
-                format!("{hash}-again")
-            };
-            touch(&context.client, pod, &value).await?;
+            // Not a value that the annotation may have already, or nothing would change.
+            let value = if touched == format!("{mounted}-again") { "-once-more" } else { "-again" };
+            touch(&context.client, pod, &format!("{mounted}{value}")).await?;
         }
         sleep(PERIOD).await;
     }

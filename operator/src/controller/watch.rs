@@ -40,7 +40,7 @@ impl Watches {
         &self,
     ) -> (Store<IoTPipeline>, impl Stream<Item = Watched<IoTPipeline>> + Send + 'static) {
         let (store, writer) = reflector::store();
-        let watched = watcher(self.api::<IoTPipeline, IoTPipeline>(), config())
+        let watched = watcher(self.api::<IoTPipeline>(), config())
             .modify(|pipeline| pipeline.metadata.managed_fields = None);
         let objects = reflect(writer, watched)
             .applied_objects()
@@ -93,7 +93,7 @@ impl Watches {
             + Sync
             + 'static,
     {
-        let objects = watcher(self.api::<PartialObjectMeta<K>, K>(), config().labels(MANAGED))
+        let objects = watcher(self.api::<PartialObjectMeta<K>>(), config().labels(MANAGED))
             .modify(|object: &mut PartialObjectMeta<K>| {
                 object.metadata.managed_fields = None;
                 object.metadata.annotations = None;
@@ -104,11 +104,10 @@ impl Watches {
         self.without_errors(objects)
     }
 
-    fn api<A, K>(&self) -> Api<A>
+    fn api<A>(&self) -> Api<A>
     where
         A: Resource<Scope = NamespaceResourceScope>,
         A::DynamicType: Default,
-        K: Resource,
     {
         match &self.namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),

@@ -19,8 +19,14 @@ pub fn desired(plan: &Plan, token: &str) -> BridgeObjects {
     let credentials = credentials(plan, token);
     let data: Vec<(&str, &str)> = credentials.iter().map(|(key, value)| (*key, value.as_str())).collect();
     let config = render(&config(plan));
+    let files: Vec<&[u8]> = data
+        .iter()
+        .flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()])
+        .chain([config.as_bytes()])
+        .collect();
     BridgeObjects {
         live_hash: hash(&[config.as_bytes()]),
+        mounted_hash: keyed_hash(secret_key(plan, &data), &files),
         secret: secret(part_metadata(pipeline, Component::Bridge), "Opaque", &data),
         config_map: ConfigMap {
             metadata: part_metadata(pipeline, Component::Bridge),
@@ -49,10 +55,9 @@ fn service(pipeline: &Identity) -> k8s_openapi::api::core::v1::Service {
 
 fn pod(plan: &Plan, credentials: &[(&str, &str)]) -> Pod {
     let pipeline = &plan.pipeline;
-    // Credentials are read at the start: a new one restarts the bridge, which loses nothing.
-    let restart: Vec<&[u8]> =
-        credentials.iter().flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]).collect();
-    let token = credentials.iter().find(|(key, _)| *key == "token").map_or("", |(_, token)| token);
+    // The token is reread with every write. A change of the rest restarts the bridge, which loses nothing.
+    let others = credentials.iter().filter(|(key, _)| *key != "token");
+    let restart: Vec<&[u8]> = others.flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]).collect();
     Pod {
         component: Component::Bridge,
         user: USER,
@@ -62,9 +67,19 @@ fn pod(plan: &Plan, credentials: &[(&str, &str)]) -> Pod {
             pod::config_volume("config", pipeline.names.of_part(Component::Bridge), &[]),
             pod::secret_volume("credentials", pipeline.names.of_part(Component::Bridge), &[]),
         ],
-        restart_hash: Some(keyed_hash(token.as_bytes(), &restart)),
+        restart_hash: Some(keyed_hash(secret_key(plan, credentials), &restart)),
         shared_processes: false,
         grace_seconds: 30,
+    }
+}
+
+/// Something random that is known to nobody who may read the pods.
+fn secret_key<'a>(plan: &'a Plan, credentials: &[(&str, &'a str)]) -> &'a [u8] {
+    match &plan.broker {
+        Broker::Managed(_) => plan.bridge_password.as_bytes(),
+        Broker::External(_) => {
+            credentials.iter().find(|(key, _)| *key == "token").map_or(b"", |(_, token)| token.as_bytes())
+        }
     }
 }
 

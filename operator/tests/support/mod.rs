@@ -1,0 +1,80 @@
+//! Fixtures: a pipeline and the Secrets it refers to, through the real types.
+#![allow(dead_code, reason = "each test uses what it needs")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use api::iotpipeline::IoTPipeline;
+use iotpipeline_operator::config::Config;
+use iotpipeline_operator::credentials::{Credentials, DatabaseAdmin};
+use iotpipeline_operator::observe::{Children, Observed};
+use iotpipeline_operator::resources::Tokens;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+
+/// A pipeline, and what there is of it in a cluster where nothing was applied yet.
+pub(crate) struct Case {
+    pub(crate) pipeline: IoTPipeline,
+    pub(crate) observed: Observed,
+}
+
+impl Case {
+    pub(crate) fn read(file: &Path) -> Self {
+        Self::parse(&fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display())))
+    }
+
+    /// The first document is the pipeline, the others are Secrets.
+    pub(crate) fn parse(text: &str) -> Self {
+        let mut documents = text.split("\n---\n");
+        let mut pipeline: IoTPipeline =
+            serde_saphyr::from_str(documents.next().expect("there is a document")).expect("it is a pipeline");
+        pipeline.metadata.namespace = Some("test".into());
+        pipeline.metadata.uid = Some("00000000-0000-4000-8000-000000000000".into());
+        pipeline.metadata.generation = Some(1);
+        let given = documents.map(|document| {
+            let mut secret: Secret = serde_saphyr::from_str(document).expect("it is a Secret");
+            // As the API server does.
+            let text = secret.string_data.take().unwrap_or_default();
+            secret.data =
+                Some(text.into_iter().map(|(key, text)| (key, ByteString(text.into_bytes()))).collect());
+            (secret.metadata.name.clone().expect("it has a name"), secret)
+        });
+        let given: BTreeMap<String, Secret> = given.collect();
+        let users = pipeline.spec.broker.users.iter();
+        let credentials = Credentials {
+            users: users.map(|user| (user.name.clone(), format!("generated-for-{}", user.name))).collect(),
+            bridge: "generated-for-the-bridge".into(),
+            database: DatabaseAdmin {
+                password: "generated-for-the-admin".into(),
+                token: "generated-admin-token".into(),
+                kept: true,
+            },
+            dashboard: "generated-for-grafana".into(),
+            bridge_token: tokens().bridge,
+            dashboard_token: tokens().dashboard,
+        };
+        Self { pipeline, observed: Observed { children: Children::default(), given, credentials } }
+    }
+}
+
+pub(crate) fn tokens() -> Tokens {
+    Tokens { bridge: Some("token-that-writes".into()), dashboard: Some("token-that-reads".into()) }
+}
+
+/// The chart's defaults.
+pub(crate) fn config() -> Config {
+    serde_saphyr::from_str(
+        "
+image: {registry: ghcr.io, repository: iotpipeline/operator, tag: 0.1.0}
+images:
+  pullSecrets: []
+  mosquitto: {registry: docker.io, repository: library/eclipse-mosquitto, tag: 2.1-alpine}
+  influxdb: {registry: docker.io, repository: library/influxdb, tag: 2.9.1}
+  grafana: {registry: docker.io, repository: grafana/grafana, tag: 12.4.10}
+  bridge: {registry: ghcr.io, repository: iotpipeline/bridge, tag: 0.1.0, pullPolicy: IfNotPresent}
+namespaces: []
+",
+    )
+    .expect("the configuration is one")
+}
