@@ -22,6 +22,15 @@ pub struct Curve {
     pub points: Vec<(i64, f64)>,
 }
 
+/// What a panel draws.
+#[derive(Debug, Default)]
+pub struct Drawn {
+    /// One per series.
+    pub curves: Vec<Curve>,
+    /// The queries as the database got them.
+    pub executed: Vec<String>,
+}
+
 impl Grafana {
     /// Names the server and the credentials; connects when asked.
     pub fn new(port: u16, user: &str, password: &str) -> Self {
@@ -67,32 +76,37 @@ impl Grafana {
         Ok(self.get(&format!("/dashboards/uid/{uid}")).await?["dashboard"].take())
     }
 
-    /// Runs a panel's queries over the last minutes, as the panel itself does when it is looked at.
+    /// Runs a panel's queries as the panel itself does when it is looked at. `from` is a time as in
+    /// Grafana's own requests: `now-15m`, or milliseconds since 1970.
     ///
     /// # Errors
     /// If there is no answer, or no good one.
-    pub async fn run_panel(&self, panel: &Value, minutes: u32, interval_ms: u64) -> Result<Vec<Curve>> {
+    pub async fn run_panel(&self, panel: &Value, from: &str, interval_ms: u64) -> Result<Drawn> {
         let targets = panel["targets"].as_array().context("a panel without queries")?;
-        let queries: Vec<Value> = targets
-            .iter()
-            .map(|target| {
-                let mut query = target.clone();
-                if query["datasource"].is_null() {
-                    query["datasource"] = panel["datasource"].clone();
-                }
-                query["intervalMs"] = interval_ms.into();
-                query["maxDataPoints"] = 1_000.into();
-                query
-            })
-            .collect();
-        let body = json!({"from": format!("now-{minutes}m"), "to": "now", "queries": queries});
+        let query = |target: &Value| {
+            let mut query = target.clone();
+            if query["datasource"].is_null() {
+                query["datasource"] = panel["datasource"].clone();
+            }
+            query["intervalMs"] = interval_ms.into();
+            query["maxDataPoints"] = 1_000.into();
+            query
+        };
+        let queries: Vec<Value> = targets.iter().map(query).collect();
+        let body = json!({"from": from, "to": "now", "queries": queries});
         let answer = self.post("/ds/query", &body).await?;
         let results = answer["results"].as_object().context("an answer without results")?;
-        let frames = results.values().flat_map(|result| result["frames"].as_array().into_iter().flatten());
-        frames
-            .filter(|frame| frame["schema"]["fields"].as_array().is_some_and(|fields| fields.len() == 2))
-            .map(curve)
-            .collect()
+        let mut drawn = Drawn::default();
+        for frame in results.values().flat_map(|result| result["frames"].as_array().into_iter().flatten()) {
+            let schema = &frame["schema"];
+            if let Some(executed) = schema["meta"]["executedQueryString"].as_str() {
+                drawn.executed.push(executed.to_owned());
+            }
+            if schema["fields"].as_array().is_some_and(|fields| fields.len() == 2) {
+                drawn.curves.push(curve(frame)?);
+            }
+        }
+        Ok(drawn)
     }
 }
 

@@ -1,17 +1,21 @@
 //! A namespace of its own for each test.
 
 use std::panic::AssertUnwindSafe;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use futures::FutureExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::conditions::eventually_true;
 use crate::{diagnostics, environment};
+
+/// How long a namespace may take to go.
+const GOES: Duration = Duration::from_secs(120);
 
 /// A namespace, and the way to its cluster.
 #[derive(Clone)]
@@ -35,17 +39,26 @@ impl Namespace {
     /// Makes a namespace that enforces the Pod Security Standard `restricted`.
     ///
     /// # Errors
-    /// If the API server refuses.
+    /// If the API server refuses, or there is one of the name.
     pub async fn create(client: Client, name: &str) -> Result<Self> {
-        let manifest = serde_json::from_value(json!({
-            "metadata": {"name": name, "labels": {
-                "pod-security.kubernetes.io/enforce": "restricted",
-                "pod-security.kubernetes.io/enforce-version": "latest",
-                "iotpipeline.io/e2e": "test",
-            }},
-        }))?;
         let namespaces: Api<v1::Namespace> = Api::all(client.clone());
-        namespaces.create(&PostParams::default(), &manifest).await?;
+        namespaces.create(&PostParams::default(), &serde_json::from_value(manifest(name))?).await?;
+        Ok(Self { client, name: name.to_owned() })
+    }
+
+    /// As [`create`](Self::create), but takes the one that is there, or that is going.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub async fn ensure(client: Client, name: &str) -> Result<Self> {
+        let namespaces: Api<v1::Namespace> = Api::all(client.clone());
+        eventually_true(format!("namespace {name} has gone"), GOES, async || {
+            let found = namespaces.get_opt(name).await?;
+            Ok(found.is_none_or(|found| found.metadata.deletion_timestamp.is_none()))
+        })
+        .await?;
+        let parameters = PatchParams::apply("e2e").force();
+        namespaces.patch(name, &parameters, &Patch::Apply(manifest(name))).await?;
         Ok(Self { client, name: name.to_owned() })
     }
 
@@ -56,6 +69,17 @@ impl Namespace {
             eprintln!("can't delete namespace {}: {error}", self.name);
         }
     }
+}
+
+fn manifest(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": name, "labels": {
+            "pod-security.kubernetes.io/enforce": "restricted",
+            "pod-security.kubernetes.io/enforce-version": "latest",
+        }},
+    })
 }
 
 /// Runs a test in a namespace of its own. If the test fails, what is in the namespace is printed

@@ -81,7 +81,7 @@ async fn the_dashboard_draws_a_curve_for_each_axis(lab: &Pipeline) -> Result<()>
         let dashboard = grafana.only_dashboard().await?;
         let panel = panels(&dashboard).into_iter().find(|panel| panel.to_string().contains("accelero"));
         let panel = panel.context("no panel for the accelerometer")?;
-        let curves = grafana.run_panel(panel, 15, 1_000).await?;
+        let curves = grafana.run_panel(panel, "now-15m", 1_000).await?.curves;
         Ok(if curves.len() == 3 { Probe::Found(curves) } else { Probe::NotYet(format!("{curves:?}")) })
     })
     .await?;

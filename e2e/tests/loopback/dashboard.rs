@@ -21,7 +21,7 @@ async fn the_stand_in_draws_from_a_real_database_what_the_recorded_dashboard_ask
     influx.write(&lines).await?;
     let curves = eventually("the panel has three curves", SOON, async || {
         let dashboard = stand_in.grafana.only_dashboard().await?;
-        let curves = stand_in.grafana.run_panel(panels(&dashboard)[0], 15, 300_000).await?;
+        let curves = stand_in.grafana.run_panel(panels(&dashboard)[0], "now-15m", 300_000).await?.curves;
         Ok(if curves.len() == 3 { Probe::Found(curves) } else { Probe::NotYet(format!("{curves:?}")) })
     })
     .await?;
