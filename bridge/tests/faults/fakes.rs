@@ -1,0 +1,377 @@
+//! A fake broker and a fake InfluxDB: they do on demand what real ones do rarely. Real ones are
+//! tested against in the workspace's e2e crate.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use api::bridge_status::BridgeStatus;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use bytes::{BufMut, BytesMut};
+use iotpipeline_bridge::packet::frame_length;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{
+    ConnAck, ConnectReturnCode, Packet, PubAck, PubAckReason, Publish, PublishProperties, SubAck,
+    SubscribeReasonCode, UnsubAck, UnsubAckReason,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Whatever is waited for comes within this, or the test fails.
+const DEADLINE: Duration = Duration::from_secs(15);
+/// What must not come has not come within this.
+const QUIET: Duration = Duration::from_millis(150);
+
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what} did not happen"))
+}
+
+/// Listens as a broker would.
+pub(crate) struct FakeBroker {
+    listener: TcpListener,
+}
+
+/// One connection of the bridge, as the fake broker sees it.
+pub(crate) struct Peer {
+    stream: TcpStream,
+    input: BytesMut,
+    pub(crate) pings: u32,
+    pub(crate) answers_pings: bool,
+}
+
+impl FakeBroker {
+    pub(crate) async fn start() -> Self {
+        Self { listener: TcpListener::bind("127.0.0.1:0").await.expect("a port") }
+    }
+
+    fn url(&self) -> String {
+        format!("mqtt://{}", self.listener.local_addr().expect("an address"))
+    }
+
+    /// Takes a connection up to its CONNECT, and answers that.
+    pub(crate) async fn answer(&self, code: ConnectReturnCode, session_present: bool) -> Peer {
+        let (stream, _) = within("a connection", self.listener.accept()).await.expect("a connection");
+        let mut peer = Peer { stream, input: BytesMut::new(), pings: 0, answers_pings: true };
+        let Packet::Connect(connect, ..) = peer.packet().await else { panic!("no CONNECT") };
+        assert!(!connect.clean_start, "the session is to be kept");
+        peer.send(Packet::ConnAck(ConnAck { session_present, code, properties: None })).await;
+        peer
+    }
+
+    /// Takes a connection and grants its subscriptions.
+    pub(crate) async fn accept(&self, session_present: bool, filters: &[&str]) -> Peer {
+        let mut peer = self.answer(ConnectReturnCode::Success, session_present).await;
+        let mut asked = Vec::new();
+        for _ in filters {
+            asked.push(peer.grant().await);
+        }
+        assert_eq!(asked, filters);
+        peer
+    }
+}
+
+impl Peer {
+    pub(crate) async fn send(&mut self, packet: Packet) {
+        let mut bytes = BytesMut::new();
+        packet.write(&mut bytes, None).expect("a packet");
+        self.stream.write_all(&bytes).await.expect("the bridge reads");
+    }
+
+    pub(crate) async fn send_raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.expect("the bridge reads");
+    }
+
+    /// The next packet but pings, which are counted and answered.
+    pub(crate) async fn packet(&mut self) -> Packet {
+        within("a packet", self.read()).await
+    }
+
+    async fn read(&mut self) -> Packet {
+        loop {
+            if let Some(length) = frame_length(&self.input, 1 << 20).expect("a packet")
+                && length <= self.input.len()
+            {
+                let mut frame = self.input.split_to(length);
+                if frame[..] == [0xE0, 0] {
+                    // The codec does not know the short form.
+                    frame.clear();
+                    frame.put_slice(&[0xE0, 2, 0, 0]);
+                }
+                match Packet::read(&mut frame, None).expect("a packet") {
+                    Packet::PingReq(_) => {
+                        self.pings += 1;
+                        if self.answers_pings {
+                            self.stream.write_all(&[0xD0, 0]).await.expect("the bridge reads");
+                        }
+                    }
+                    packet => return packet,
+                }
+            } else {
+                let read = self.stream.read_buf(&mut self.input).await.expect("the bridge writes");
+                assert_ne!(read, 0, "the bridge closed the connection");
+            }
+        }
+    }
+
+    /// Nothing but pings comes.
+    pub(crate) async fn quiet(&mut self) {
+        if let Ok(packet) = timeout(QUIET, self.read()).await {
+            panic!("an unexpected packet: {packet:?}");
+        }
+    }
+
+    /// Reads until the bridge has closed the connection.
+    pub(crate) async fn closed(&mut self) {
+        let mut rest = Vec::new();
+        // A reset is an end too.
+        drop(within("the end", self.stream.read_to_end(&mut rest)).await);
+    }
+
+    /// Grants the next subscription; its filter.
+    pub(crate) async fn grant(&mut self) -> String {
+        self.answer_subscribe(SubscribeReasonCode::Success(QoS::ExactlyOnce)).await
+    }
+
+    pub(crate) async fn answer_subscribe(&mut self, code: SubscribeReasonCode) -> String {
+        let Packet::Subscribe(subscribe) = self.packet().await else { panic!("no SUBSCRIBE") };
+        let properties = subscribe.properties.expect("an identifier");
+        assert!(properties.id.is_some() && subscribe.filters[0].nolocal);
+        let answer = SubAck { pkid: subscribe.pkid, return_codes: vec![code], properties: None };
+        self.send(Packet::SubAck(answer)).await;
+        subscribe.filters[0].path.clone()
+    }
+
+    /// Confirms the next end of a subscription; its filter.
+    pub(crate) async fn ungrant(&mut self) -> String {
+        let Packet::Unsubscribe(unsubscribe) = self.packet().await else { panic!("no UNSUBSCRIBE") };
+        let reasons = vec![UnsubAckReason::Success];
+        self.send(Packet::UnsubAck(UnsubAck { pkid: unsubscribe.pkid, reasons, properties: None })).await;
+        unsubscribe.filters[0].clone()
+    }
+
+    pub(crate) async fn publish(&mut self, topic: &str, payload: &str, qos: QoS, packet_id: u16) {
+        self.send(Packet::Publish(message(topic, payload, qos, packet_id))).await;
+    }
+
+    /// The packet ids of the next acknowledgements.
+    pub(crate) async fn acknowledged(&mut self, count: usize) -> Vec<u16> {
+        let mut ids = Vec::new();
+        while ids.len() < count {
+            let packet = self.packet().await;
+            let Packet::PubAck(ack) = packet else { panic!("no PUBACK: {packet:?}") };
+            ids.push(ack.pkid);
+        }
+        ids
+    }
+
+    /// The next dead letter: its packet id, topic, payload and reason.
+    pub(crate) async fn dead_letter(&mut self) -> (u16, String, String, String) {
+        let packet = self.packet().await;
+        let Packet::Publish(letter) = packet else { panic!("no dead letter: {packet:?}") };
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+        let properties: PublishProperties = letter.properties.expect("a reason");
+        let (key, reason) = properties.user_properties[0].clone();
+        assert_eq!(key, "reason");
+        (letter.pkid, text(&letter.topic), text(&letter.payload), reason)
+    }
+
+    pub(crate) async fn answer_letter(&mut self, packet_id: u16, reason: PubAckReason) {
+        let mut ack = PubAck::new(packet_id, None);
+        ack.reason = reason;
+        self.send(Packet::PubAck(ack)).await;
+    }
+}
+
+pub(crate) fn message(topic: &str, payload: &str, qos: QoS, packet_id: u16) -> Publish {
+    let mut publish = Publish::new(topic, qos, payload.to_owned(), None);
+    publish.pkid = packet_id;
+    publish
+}
+
+/// What the fake InfluxDB does with lines.
+type Script = Box<dyn FnMut(&str) -> (u16, &'static str, Option<&'static str>) + Send>;
+
+/// Answers as it is told, and keeps what it accepted.
+#[derive(Clone)]
+pub(crate) struct FakeInflux {
+    url: String,
+    script: Arc<Mutex<Script>>,
+    gate: watch::Sender<bool>,
+    asked: watch::Sender<usize>,
+    stored: Arc<Mutex<Vec<String>>>,
+    token: Arc<Mutex<String>>,
+}
+
+impl FakeInflux {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let fake = Self {
+            url,
+            script: Arc::new(Mutex::new(Box::new(|_| (204, "", None)))),
+            gate: watch::Sender::new(true),
+            asked: watch::Sender::new(0),
+            stored: Arc::default(),
+            token: Arc::new(Mutex::new("secret".into())),
+        };
+        let router = Router::new().route("/api/v2/write", post(write)).with_state(fake.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        fake
+    }
+
+    pub(crate) fn script(
+        &self,
+        script: impl FnMut(&str) -> (u16, &'static str, Option<&'static str>) + Send + 'static,
+    ) {
+        *self.script.lock().expect("unpoisoned") = Box::new(script);
+    }
+
+    /// Writes are answered, or kept waiting.
+    pub(crate) fn open(&self, open: bool) {
+        self.gate.send_replace(open);
+    }
+
+    pub(crate) fn set_token(&self, token: &str) {
+        *self.token.lock().expect("unpoisoned") = token.into();
+    }
+
+    /// Waits until there were so many writes that hold lines, answered or not.
+    pub(crate) async fn asked(&self, count: usize) {
+        let mut asked = self.asked.subscribe();
+        within("a write", asked.wait_for(|now| *now >= count)).await.expect("a write");
+    }
+
+    /// The lines that were accepted, without their timestamps, in order.
+    pub(crate) fn stored(&self) -> Vec<String> {
+        let lines = self.stored.lock().expect("unpoisoned");
+        lines.iter().map(|line| line.rsplit_once(' ').expect("a timestamp").0.to_owned()).collect()
+    }
+}
+
+async fn write(State(fake): State<FakeInflux>, headers: HeaderMap, body: Bytes) -> Response {
+    let lines = if headers.get("content-encoding").is_some() {
+        let size = body.last_chunk::<4>().map_or(0, |size| u32::from_le_bytes(*size));
+        let mut lines = vec![0; size as usize];
+        libdeflater::Decompressor::new().gzip_decompress(&body, &mut lines).expect("gzip");
+        lines
+    } else {
+        body.to_vec()
+    };
+    let lines = String::from_utf8(lines).expect("text");
+    if !lines.is_empty() {
+        fake.asked.send_modify(|asked| *asked += 1);
+        fake.gate.subscribe().wait_for(|open| *open).await.expect("the gate");
+    }
+    let expected = format!("Token {}", fake.token.lock().expect("unpoisoned"));
+    if headers.get("authorization").and_then(|value| value.to_str().ok()) != Some(expected.as_str()) {
+        let body = r#"{"code": "unauthorized", "message": "unauthorized access"}"#;
+        return (StatusCode::UNAUTHORIZED, body).into_response();
+    }
+    if lines.is_empty() {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let (status, body, retry_after) = (fake.script.lock().expect("unpoisoned"))(&lines);
+    if status == 204 {
+        fake.stored.lock().expect("unpoisoned").extend(lines.lines().map(str::to_owned));
+    }
+    let mut response = (StatusCode::from_u16(status).expect("a status"), body).into_response();
+    if let Some(value) = retry_after {
+        response.headers_mut().insert("retry-after", value.parse().expect("a value"));
+    }
+    response
+}
+
+/// The bridge under test, in this process.
+pub(crate) struct Bridge {
+    directory: PathBuf,
+    base: String,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<(), iotpipeline_bridge::RunError>>,
+    url: String,
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.task.abort();
+        // It is in the system's directory for temporary files anyway.
+        drop(std::fs::remove_dir_all(&self.directory));
+    }
+}
+
+impl Bridge {
+    /// Starts a bridge with these routes.
+    pub(crate) async fn start(broker: &FakeBroker, influx: &FakeInflux, routes: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("bridge-faults-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let token = directory.join("token");
+        let base = format!(
+            "pipeline: lab\nmqtt: {{url: '{}', clientId: lab-bridge, keepAliveSeconds: 1}}\n\
+             database: {{url: '{}', organization: lab, bucket: mesure, tokenFile: '{}'}}\nroutes:\n",
+            broker.url(),
+            influx.url,
+            token.display()
+        );
+        std::fs::write(&token, "secret\n").expect("a token");
+        std::fs::write(directory.join("bridge.yaml"), format!("{base}{routes}")).expect("a configuration");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let (stop, stopped) = oneshot::channel();
+        let path = directory.join("bridge.yaml");
+        let task = tokio::spawn(async move {
+            iotpipeline_bridge::run(&path, listener, async { drop(stopped.await) }).await
+        });
+        Self { directory, base, stop: Some(stop), task, url }
+    }
+
+    /// Other routes, by the same file.
+    pub(crate) fn set_routes(&self, routes: &str) {
+        // As a ConfigMap's file changes: another one takes its place.
+        let new = self.directory.join("new");
+        std::fs::write(&new, format!("{}{routes}", self.base)).expect("a configuration");
+        std::fs::rename(new, self.directory.join("bridge.yaml")).expect("a configuration");
+    }
+
+    pub(crate) fn set_token(&self, token: &str) {
+        std::fs::write(self.directory.join("token"), token).expect("a token");
+    }
+
+    /// As SIGTERM does.
+    pub(crate) fn stop(&mut self) {
+        self.stop.take().expect("it runs").send(()).expect("it runs");
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn ended(&mut self) {
+        within("the end", &mut self.task).await.expect("no panic").expect("no error");
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        let response = reqwest::get(format!("{}{path}", self.url)).await.expect("an answer");
+        (response.status().as_u16(), response.text().await.expect("text"))
+    }
+
+    /// Waits for a status; it is looked at again and again.
+    pub(crate) async fn status(&self, what: &str, is_it: impl Fn(&BridgeStatus) -> bool) -> BridgeStatus {
+        within(what, async {
+            loop {
+                let status = serde_json::from_str(&self.get("/status").await.1).expect("a status");
+                if is_it(&status) {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+    }
+}
