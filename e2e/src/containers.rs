@@ -1,6 +1,7 @@
 //! A real mosquitto and a real influxd in Docker, reached on 127.0.0.1 only.
 
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -58,6 +59,22 @@ impl Drop for Container {
     }
 }
 
+/// Removes, once, containers of test runs that were killed: their names hold the process that made them.
+fn remove_orphans() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let list = ["ps", "--all", "--filter", "label=iotpipeline-e2e", "--format", "{{.Names}}"];
+        let Ok(output) = std::process::Command::new("docker").args(list).output() else { return };
+        for name in String::from_utf8_lossy(&output.stdout).lines() {
+            let process = name.rsplit('-').nth(1).unwrap_or_default();
+            if Path::new("/proc/self").exists() && !Path::new("/proc").join(process).exists() {
+                let remove = ["rm", "--force", "--volumes", name];
+                std::process::Command::new("docker").args(remove).output().ok();
+            }
+        }
+    });
+}
+
 fn print_log(name: &str) {
     let Ok(output) = std::process::Command::new("docker").args(["logs", "--tail", "20", name]).output()
     else {
@@ -75,6 +92,7 @@ impl Container {
         options: &[&str],
         command: &[&str],
     ) -> Result<Self> {
+        remove_orphans();
         let port = free_port()?;
         let container = Self { name: unique(part), port, mounted: None };
         let publish = format!("127.0.0.1:{port}:{port_inside}");

@@ -67,7 +67,7 @@ async fn every_value_is_stored_as_a_float(lab: &Pipeline) -> Result<()> {
                 other => anyhow::bail!("{axis} holds {other:?}"),
             })
             .collect::<Result<_>>()?;
-        let expected: Vec<f64> = expected.iter().map(|value| value.parse().unwrap()).collect();
+        let expected: Vec<f64> = expected.iter().map(|value| value.parse()).collect::<Result<_, _>>()?;
         ensure!(stored == expected, "{axis}: {stored:?} instead of {expected:?}");
     }
     Ok(())
