@@ -105,12 +105,16 @@ impl Database {
                 let message = format!("the database did not answer within {} s", WRITE_TIMEOUT.as_secs());
                 later("Timeout", message, None)
             }
-            Err(SendError::Http(error)) => later(
-                "Unreachable",
-                format!("cannot reach the database at {}: {}", self.config.url, root(&error)),
-                None,
-            ),
+            Err(SendError::Http(error)) => {
+                let message = format!("cannot reach the database at {}: {}", self.origin(), root(&error));
+                later("Unreachable", message, None)
+            }
         }
+    }
+
+    /// Where it is, without what a URL may hold of credentials.
+    fn origin(&self) -> String {
+        self.url.origin().ascii_serialization()
     }
 
     async fn send(&mut self, lines: &[u8]) -> Result<(StatusCode, HeaderMap, Bytes), SendError> {

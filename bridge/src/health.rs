@@ -66,10 +66,10 @@ impl Health {
         // Logged once per change, not once per attempt.
         if side.reason != new.reason {
             match new.ready {
-                true => tracing::info!(side = ?name, "{}", new.message),
+                true => tracing::info!(side = %name, "{}", new.message),
                 // On the way to being ready, which is no news.
                 false if new.reason == SUBSCRIBING => {}
-                false => tracing::warn!(side = ?name, reason = new.reason, "{}", new.message),
+                false => tracing::warn!(side = %name, reason = new.reason, "{}", new.message),
             }
         }
         *side = new;

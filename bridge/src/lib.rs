@@ -9,7 +9,7 @@
 //! 4. [`ack`] knows what may be acknowledged; [`dead`] publishes what can't be stored.
 //!
 //! [`pipeline`] is the loop that joins them, [`config`] what they are told, [`subscribe`] what the
-//! broker is asked for, [`health`] and [`metrics`] what they tell. [`explain`] runs stage 2 alone.
+//! broker is asked for, [`state`] what they remember across restarts, [`health`] and [`metrics`] what they tell. [`explain`] runs stage 2 alone.
 //!
 //! Invariants:
 //! - A message is acknowledged after each of its points is stored or has become a dead letter that the
@@ -37,6 +37,7 @@ pub mod route;
 pub mod session;
 pub mod sink;
 pub mod source;
+pub mod state;
 pub mod subscribe;
 pub mod table;
 pub mod tls;
@@ -55,18 +56,24 @@ pub enum RunError {
     Config(#[from] config::ConfigError),
 }
 
-/// Runs the bridge until `stop`; tells of itself on `listener`.
+/// Runs the bridge by the configuration file `path` until `stop`; keeps what it must remember in the
+/// directory `state`, and tells of itself on `listener`.
 ///
 /// # Errors
 /// If the configuration can't be used at the start.
-pub async fn run(path: &Path, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+pub async fn run(
+    path: &Path,
+    state: &Path,
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
+) -> Result<(), RunError> {
     source::install_crypto();
     let loaded = config::Loaded::read(path)?;
     let watch = config::Watch::new(path, &loaded);
     let health = health::Health::new(&loaded.hash);
     tracing::info!(hash = loaded.hash, routes = loaded.config.routes.len(), "the configuration is in effect");
     let server = tokio::spawn(health::serve(listener, Arc::clone(&health)));
-    pipeline::Pipeline::new(loaded, watch, health).run(stop).await;
+    pipeline::Pipeline::new(loaded, watch, state::State::open(state), health).run(stop).await;
     server.abort();
     Ok(())
 }

@@ -31,6 +31,9 @@ enum Command {
         /// Where /livez, /readyz, /status and /metrics are served.
         #[arg(long, default_value = "0.0.0.0:9090")]
         listen: SocketAddr,
+        /// A directory for what must outlive a restart.
+        #[arg(long, default_value = "/var/lib/iotpipeline")]
+        state: PathBuf,
         /// How the log is written.
         #[arg(long, value_enum, default_value = "text")]
         log_format: LogFormat,
@@ -63,9 +66,9 @@ enum LogFormat {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run { config, listen, log_format } => {
+        Command::Run { config, listen, state, log_format } => {
             start_log(log_format);
-            match run(&config, listen) {
+            match run(&config, &state, listen) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     tracing::error!("cannot run: {error}");
@@ -97,7 +100,11 @@ fn start_log(format: LogFormat) {
     }
 }
 
-fn run(config: &std::path::Path, listen: SocketAddr) -> Result<(), Box<dyn std::error::Error>> {
+fn run(
+    config: &std::path::Path,
+    state: &std::path::Path,
+    listen: SocketAddr,
+) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(listen).await?;
@@ -109,7 +116,7 @@ fn run(config: &std::path::Path, listen: SocketAddr) -> Result<(), Box<dyn std::
                 _ = interrupt.recv() => {}
             }
         };
-        Ok(iotpipeline_bridge::run(config, listener, stop).await?)
+        Ok(iotpipeline_bridge::run(config, state, listener, stop).await?)
     })
 }
 

@@ -1,7 +1,10 @@
 //! What the bridge counts, for Prometheus. Labels are bounded: routes, sides, and reasons from fixed lists.
 
+use std::fmt::Write;
+
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -30,12 +33,27 @@ pub struct SideLabel {
 }
 
 /// The sides of the bridge.
-#[derive(Clone, Copy, Debug, EncodeLabelValue, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum SideName {
     /// Where messages come from.
     Broker,
     /// Where points go.
     Database,
+}
+
+impl std::fmt::Display for SideName {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Broker => "broker",
+            Self::Database => "database",
+        })
+    }
+}
+
+impl EncodeLabelValue for SideName {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        write!(encoder, "{self}")
+    }
 }
 
 /// All that is counted. Each is described where it is registered.
@@ -87,7 +105,7 @@ impl Metrics {
             dead_letters: "Messages that a route or the database refused, published as dead letters",
             dead_letters_dropped: "Dead letters that the broker refused; dropped",
             writes: "Writes to the database by what became of them",
-            write_bytes: "Bytes sent to the database, compressed",
+            write_bytes: "Bytes of line protocol sent to the database, before compression",
             connections: "Connections made to the broker",
             disconnections: "Connections to the broker that were lost",
             config_changes: "Changed configurations, by whether they were taken",

@@ -18,6 +18,7 @@ use crate::packet;
 use crate::session::Session;
 use crate::sink::{Outcome, Sink};
 use crate::source::{Event, Link, SourceError};
+use crate::state::State;
 
 /// How often the configuration file, the keep-alive and refused subscriptions are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -31,6 +32,7 @@ pub struct Pipeline {
     health: Arc<Health>,
     watch: Watch,
     config: BridgeConfig,
+    state: State,
     link: Link,
     session: Session,
     batches: Batches,
@@ -39,11 +41,11 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Prepares everything; connects nowhere yet.
-    pub fn new(loaded: Loaded, watch: Watch, health: Arc<Health>) -> Self {
+    pub fn new(loaded: Loaded, watch: Watch, state: State, health: Arc<Health>) -> Self {
         let link = Link::new(&loaded.config.mqtt);
         let sink = Sink::start(&loaded.config.database, Arc::clone(&health));
-        let session = Session::new(&loaded, Arc::clone(&health));
-        Self { health, watch, config: loaded.config, link, session, batches: Batches::default(), sink }
+        let session = Session::new(&loaded, state.filters(&loaded.config.mqtt), Arc::clone(&health));
+        Self { health, watch, config: loaded.config, state, link, session, batches: Batches::default(), sink }
     }
 
     /// Runs until it is told to stop, then stores what it has, acknowledges that, and says goodbye.
@@ -106,6 +108,8 @@ impl Pipeline {
     fn flush(&mut self) {
         if let Some(connection) = self.link.connection() {
             self.session.write(&mut connection.output);
+            // Before the output is written: that happens in the loop.
+            self.state.save(&self.config.mqtt, self.session.held());
         }
     }
 
@@ -155,7 +159,7 @@ impl Pipeline {
         };
         input.advance(taken);
         connection.input = input;
-        self.session.write(&mut connection.output);
+        self.flush();
         result
     }
 
@@ -205,7 +209,8 @@ impl Pipeline {
             let (old, new) = (&self.config.mqtt, &loaded.config.mqtt);
             let same_session = (&old.url, &old.client_id) == (&new.url, &new.client_id);
             self.link.reconfigure(&loaded.config.mqtt).await;
-            self.session.moved(same_session);
+            let held = self.state.filters(&loaded.config.mqtt);
+            self.session.moved((!same_session).then_some(held));
         }
         self.flush();
         tracing::info!(
@@ -216,6 +221,7 @@ impl Pipeline {
         self.count_change("taken");
         self.health.config_taken(&loaded.hash);
         self.config = loaded.config;
+        self.flush();
     }
 
     fn count_change(&self, reason: &'static str) {

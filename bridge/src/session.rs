@@ -1,6 +1,7 @@
 //! The MQTT session's state: answers each packet, and decides when a message is acknowledged.
 //! Pure: packets and outcomes in, bytes and points out.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::bridge_config::dead_letter_topic;
@@ -39,9 +40,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that knows nothing yet.
-    pub fn new(loaded: &Loaded, health: Arc<Health>) -> Self {
+    /// A session that may hold subscriptions from a life before.
+    pub fn new(loaded: &Loaded, held: BTreeSet<String>, health: Arc<Health>) -> Self {
         let mut subscriber = Subscriber::default();
+        subscriber.remember(held);
         subscriber.want(loaded.table.filters());
         Self {
             health,
@@ -67,7 +69,7 @@ impl Session {
         };
         let identifiers =
             properties.and_then(|all| all.subscription_identifiers_available).is_none_or(|flag| flag != 0);
-        self.subscriber.connect(identifiers);
+        self.subscriber.connect(identifiers, connack.session_present);
         if !connack.session_present {
             self.acks.forget_session();
         } else if self.same_session {
@@ -87,16 +89,23 @@ impl Session {
         self.limits.receive_maximum = 0;
         self.acks.disconnect();
         self.letters.disconnect();
-        self.subscriber.connect(false);
+        self.subscriber.disconnect();
     }
 
-    /// The connection was closed on purpose, to go on with other settings.
-    pub fn moved(&mut self, same_session: bool) {
+    /// The connection was closed on purpose, to go on with other settings; another session may hold
+    /// these subscriptions.
+    pub fn moved(&mut self, held: Option<BTreeSet<String>>) {
         self.disconnected();
-        self.same_session = same_session;
-        if !same_session {
+        self.same_session = held.is_none();
+        if let Some(held) = held {
             self.acks.forget_session();
+            self.subscriber.remember(held);
         }
+    }
+
+    /// The topic filters that the broker's session may hold.
+    pub fn held(&self) -> &BTreeSet<String> {
+        self.subscriber.held()
     }
 
     /// Other routes from now on. Points of the old ones are stored all the same.

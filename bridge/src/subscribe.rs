@@ -1,7 +1,7 @@
 //! Keeps the broker's subscriptions as the routes want them: sends only the difference, and checks
 //! each answer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -21,6 +21,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub struct Subscriber {
     wanted: BTreeMap<String, Subscription>,
+    /// What the broker's session may hold, also from connections before.
+    held: BTreeSet<String>,
     granted: BTreeMap<String, Subscription>,
     refused: BTreeMap<String, Refused>,
     subscribing: HashMap<u16, (String, Subscription)>,
@@ -38,13 +40,31 @@ struct Refused {
 }
 
 impl Subscriber {
+    /// Starts with what the session may hold from a life before.
+    pub fn remember(&mut self, held: BTreeSet<String>) {
+        self.held = held;
+    }
+
+    /// What the session may hold.
+    pub fn held(&self) -> &BTreeSet<String> {
+        &self.held
+    }
+
     /// A new connection: everything is asked for again.
-    pub fn connect(&mut self, identifiers: bool) {
+    pub fn connect(&mut self, identifiers: bool, session_present: bool) {
+        if !session_present {
+            self.held.clear();
+        }
+        self.identifiers = identifiers;
+        self.disconnect();
+    }
+
+    /// The connection has gone, and the answers with it.
+    pub fn disconnect(&mut self) {
         self.granted.clear();
         self.refused.clear();
         self.subscribing.clear();
         self.unsubscribing.clear();
-        self.identifiers = identifiers;
         self.changed = true;
     }
 
@@ -78,10 +98,13 @@ impl Subscriber {
         for (filter, subscription) in missing {
             let packet_id = next_id(self);
             write_subscribe(packet_id, &filter, subscription, self.identifiers, out);
+            self.held.insert(filter.clone());
             self.subscribing.insert(packet_id, (filter, subscription));
         }
-        let obsolete: Vec<_> =
-            self.granted.keys().filter(|filter| !self.wanted.contains_key(*filter)).cloned().collect();
+        let is_obsolete = |filter: &&String| {
+            !self.wanted.contains_key(*filter) && !self.unsubscribing.values().any(|asked| asked == *filter)
+        };
+        let obsolete: Vec<_> = self.held.iter().filter(is_obsolete).cloned().collect();
         for filter in obsolete {
             let packet_id = next_id(self);
             let mut unsubscribe = Unsubscribe::new(filter.clone(), None);
@@ -120,7 +143,11 @@ impl Subscriber {
 
     /// The broker answered the end of a subscription. True if it was ours.
     pub fn unsuback(&mut self, answer: &UnsubAck) -> bool {
-        self.unsubscribing.remove(&answer.pkid).is_some()
+        let Some(filter) = self.unsubscribing.remove(&answer.pkid) else { return false };
+        if !self.wanted.contains_key(&filter) {
+            self.held.remove(&filter);
+        }
+        true
     }
 
     /// Whether all that is wanted is granted.
@@ -196,7 +223,7 @@ mod tests {
     #[tokio::test]
     async fn only_the_difference_is_sent() {
         let mut subscriber = Subscriber::default();
-        subscriber.connect(true);
+        subscriber.connect(true, false);
         subscriber.want(&filters(&[("a", 1), ("b", 1)]));
         assert_eq!(write(&mut subscriber, Instant::now()), [(8, 1), (8, 2)]);
         assert_eq!(write(&mut subscriber, Instant::now()), []);
@@ -212,9 +239,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_resumed_session_is_freed_of_what_is_not_wanted_any_more() {
+        let mut subscriber = Subscriber::default();
+        subscriber.remember(BTreeSet::from(["old".to_owned()]));
+        subscriber.want(&filters(&[("a", 1)]));
+        subscriber.connect(true, true);
+        assert_eq!(write(&mut subscriber, Instant::now()), [(8, 1), (10, 2)]);
+        let answer = UnsubAck { pkid: 2, reasons: Vec::new(), properties: None };
+        assert!(subscriber.unsuback(&answer));
+        assert_eq!(subscriber.held(), &BTreeSet::from(["a".to_owned()]));
+        subscriber.connect(true, false);
+        assert!(subscriber.held().is_empty());
+    }
+
+    #[tokio::test]
     async fn a_refused_filter_is_asked_for_again_later() {
         let mut subscriber = Subscriber::default();
-        subscriber.connect(true);
+        subscriber.connect(true, false);
         subscriber.want(&filters(&[("a", 1)]));
         write(&mut subscriber, Instant::now());
         grant(&mut subscriber, 1, SubscribeReasonCode::NotAuthorized);

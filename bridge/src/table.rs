@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::route::{Payload, Route, RouteError, check_routes};
+use api::route::{Route, RouteError, check_routes};
 use api::topic::Level;
 
 use crate::decode::{DecodeError, Decoder, Values};
@@ -253,11 +253,6 @@ pub struct Message<'m> {
     pub levels: &'m Levels,
     /// What was published.
     pub payload: &'m [u8],
-}
-
-/// Whether a payload format has a time of its own.
-pub fn has_timestamp(payload: &Payload) -> bool {
-    matches!(payload, Payload::Json(json) if json.timestamp.is_some())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A fake broker and a fake InfluxDB: they do on demand what real ones do rarely. Real ones are
 //! tested against in the workspace's e2e crate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -290,12 +290,25 @@ async fn write(State(fake): State<FakeInflux>, headers: HeaderMap, body: Bytes) 
     response
 }
 
+type Task = JoinHandle<Result<(), iotpipeline_bridge::RunError>>;
+
+async fn run(directory: &Path) -> (String, oneshot::Sender<()>, Task) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let (stop, stopped) = oneshot::channel();
+    let (path, state) = (directory.join("bridge.yaml"), directory.to_owned());
+    let task = tokio::spawn(async move {
+        iotpipeline_bridge::run(&path, &state, listener, async { drop(stopped.await) }).await
+    });
+    (url, stop, task)
+}
+
 /// The bridge under test, in this process.
 pub(crate) struct Bridge {
     directory: PathBuf,
     base: String,
     stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<Result<(), iotpipeline_bridge::RunError>>,
+    task: Task,
     url: String,
 }
 
@@ -324,14 +337,17 @@ impl Bridge {
         );
         std::fs::write(&token, "secret\n").expect("a token");
         std::fs::write(directory.join("bridge.yaml"), format!("{base}{routes}")).expect("a configuration");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let (stop, stopped) = oneshot::channel();
-        let path = directory.join("bridge.yaml");
-        let task = tokio::spawn(async move {
-            iotpipeline_bridge::run(&path, listener, async { drop(stopped.await) }).await
-        });
+        let (url, stop, task) = run(&directory).await;
         Self { directory, base, stop: Some(stop), task, url }
+    }
+
+    /// Starts anew in the same directory, as after a crash.
+    pub(crate) async fn crash_and_start(&mut self) {
+        self.task.abort();
+        // Cancelled, which is what was asked for.
+        drop((&mut self.task).await);
+        let (url, stop, task) = run(&self.directory).await;
+        (self.url, self.stop, self.task) = (url, Some(stop), task);
     }
 
     /// Other routes, by the same file.

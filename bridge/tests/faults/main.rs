@@ -165,6 +165,29 @@ async fn a_changed_configuration_subscribes_the_difference_only() {
 }
 
 #[tokio::test]
+async fn a_route_that_is_removed_while_disconnected_or_down_is_unsubscribed() {
+    let (broker, _influx, mut bridge) = start(NUMBERS).await;
+    let before = bridge.status("a status", |_| true).await.config_hash;
+    drop(broker.accept(false, &["n/+"]).await);
+    bridge.set_routes("- {name: words, topic: 'w/#', payload: {string: {}}}\n");
+    bridge.status("the new hash", |status| status.config_hash != before).await;
+    // The way back may have begun before the change.
+    let mut peer = broker.answer(ConnectReturnCode::Success, true).await;
+    let mut packets = vec![peer.packet().await, peer.packet().await];
+    if !packets.iter().any(|packet| matches!(packet, Packet::Unsubscribe(_))) {
+        packets.push(peer.packet().await);
+    }
+    assert!(
+        packets.iter().any(|packet| matches!(packet, Packet::Unsubscribe(end) if end.filters == ["n/+"]))
+    );
+    bridge.set_routes(NUMBERS);
+    bridge.crash_and_start().await;
+    drop(peer);
+    let mut peer = broker.accept(true, &["n/+"]).await;
+    assert_eq!(peer.ungrant().await, "w/#");
+}
+
+#[tokio::test]
 async fn a_bad_configuration_is_refused_and_the_one_before_stays() {
     let (broker, influx, bridge) = start(NUMBERS).await;
     let mut peer = broker.accept(false, &["n/+"]).await;
