@@ -5,11 +5,11 @@
 
 use std::fmt;
 
-use api::route::{FieldType, JsonPayload, TimestampUnit};
+use api::route::JsonPayload;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::decode::{DecodeError, Refused, Slot, Values, expected, expected_time, quoted, whole};
-use crate::encode;
+use crate::decode::{DecodeError, Refused, Slot, Values, expected, expected_time};
+use crate::value::{Kind, Scalar};
 
 /// A JSON format, compiled.
 #[derive(Debug)]
@@ -25,13 +25,6 @@ struct Target {
     path: String,
     kind: Kind,
     optional: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Field(FieldType),
-    Tag,
-    Time(TimestampUnit),
 }
 
 /// A place in the JSON that paths lead to or through.
@@ -156,112 +149,6 @@ impl Node {
     }
 }
 
-/// One JSON value.
-#[derive(Clone, Copy)]
-enum Scalar<'v> {
-    Bool(bool),
-    Integer(i64),
-    Big(u64),
-    Float(f64),
-    Text(&'v str),
-}
-
-impl Scalar<'_> {
-    fn found(self) -> String {
-        match self {
-            Self::Bool(value) => value.to_string(),
-            Self::Integer(value) => value.to_string(),
-            Self::Big(value) => value.to_string(),
-            Self::Float(value) => format!("{value:?}"),
-            Self::Text(value) => quoted(value),
-        }
-    }
-
-    fn store(self, kind: Kind, slot: usize, values: &mut Values) {
-        let written = match kind {
-            Kind::Field(field_type) => self.store_field(field_type, slot, values),
-            Kind::Tag => self.store_tag(slot, values),
-            Kind::Time(unit) => self.nanoseconds(unit).map(|nanoseconds| {
-                values.timestamp = Some(nanoseconds);
-                values.slots[slot] = Slot::Written(0..0);
-            }),
-        };
-        if written.is_none() {
-            values.slots[slot] = Slot::Refused(Refused::Type(self.found()));
-        }
-    }
-
-    fn store_field(self, field_type: FieldType, slot: usize, values: &mut Values) -> Option<()> {
-        match (field_type, self) {
-            (FieldType::Float, Self::Float(value)) => values.put(slot, |out| encode::float(out, value)),
-            (FieldType::Float, Self::Integer(value)) => {
-                values.put(slot, |out| encode::float(out, value as f64));
-            }
-            (FieldType::Float, Self::Big(value)) => values.put(slot, |out| encode::float(out, value as f64)),
-            (FieldType::Integer, Self::Integer(value)) => put_integer(value, slot, values),
-            (FieldType::Integer, Self::Float(value)) => put_integer(whole(value)?, slot, values),
-            (FieldType::Boolean, Self::Bool(value)) => values.put(slot, |out| {
-                encode::boolean(out, value);
-                Ok(())
-            }),
-            (FieldType::String, Self::Text(value)) => values.put(slot, |out| encode::string(out, value)),
-            _ => return None,
-        }
-        Some(())
-    }
-
-    fn store_tag(self, slot: usize, values: &mut Values) -> Option<()> {
-        match self {
-            Self::Text("") => values.slots[slot] = Slot::Absent,
-            Self::Text(value) => values.put(slot, |out| encode::tag(out, value)),
-            Self::Float(value) => values.put(slot, |out| encode::float(out, value)),
-            Self::Bool(value) => {
-                values.put(slot, |out| encode::tag(out, if value { "true" } else { "false" }))
-            }
-            Self::Integer(value) => {
-                values.put(slot, |out| encode::tag(out, itoa::Buffer::new().format(value)))
-            }
-            Self::Big(value) => values.put(slot, |out| encode::tag(out, itoa::Buffer::new().format(value))),
-        }
-        Some(())
-    }
-
-    fn nanoseconds(self, unit: TimestampUnit) -> Option<i64> {
-        /// What InfluxDB can store.
-        const RANGE: std::ops::RangeInclusive<i128> = -9_223_372_036_854_775_806..=9_223_372_036_854_775_806;
-        let scale: i32 = match unit {
-            TimestampUnit::S => 1_000_000_000,
-            TimestampUnit::Ms => 1_000_000,
-            TimestampUnit::Us => 1_000,
-            TimestampUnit::Ns => 1,
-            TimestampUnit::Rfc3339 => {
-                let Self::Text(text) = self else { return None };
-                let nanoseconds = text.parse::<jiff::Timestamp>().ok()?.as_nanosecond();
-                return RANGE.contains(&nanoseconds).then_some(nanoseconds as i64);
-            }
-        };
-        let nanoseconds = match self {
-            Self::Integer(value) => i128::from(value) * i128::from(scale),
-            Self::Big(value) => i128::from(value) * i128::from(scale),
-            // A float of today's seconds is good to about 0.2 µs, so microseconds are kept.
-            Self::Float(value) if scale > 1 => {
-                let microseconds = (value * f64::from(scale / 1_000)).round();
-                (microseconds.abs() < 1e16).then(|| microseconds as i128 * 1_000)?
-            }
-            Self::Float(value) => i128::from(whole(value)?),
-            _ => return None,
-        };
-        RANGE.contains(&nanoseconds).then_some(nanoseconds as i64)
-    }
-}
-
-fn put_integer(value: i64, slot: usize, values: &mut Values) {
-    values.put(slot, |out| {
-        encode::integer(out, value);
-        Ok(())
-    });
-}
-
 /// Visits one place of the JSON.
 struct Visit<'v> {
     node: &'v Node,
@@ -383,5 +270,92 @@ impl Visitor<'_> for Key<'_> {
 
     fn visit_str<E>(self, key: &str) -> Result<Option<usize>, E> {
         Ok(self.0.iter().position(|child| *child.key == *key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn keys(path: &str) -> Vec<String> {
+        split_path(path)
+    }
+
+    #[test]
+    fn a_path_is_cut_at_its_dots_but_not_at_escaped_ones() {
+        assert_eq!(keys("a.b"), ["a", "b"]);
+        assert_eq!(keys(r"a\.b.c"), ["a.b", "c"]);
+        assert_eq!(keys(r"a\\.b"), [r"a\", "b"]);
+        assert_eq!(keys(r"a\b"), [r"a\b"]);
+        assert_eq!(keys("a."), ["a", ""]);
+    }
+
+    /// A decoder of one optional float, beside one that is always there.
+    fn decoder(path: &str) -> JsonDecoder {
+        let json = serde_json::json!({"fields": [
+            {"path": path, "type": "float", "optional": true},
+            {"path": "always", "type": "boolean"},
+        ]});
+        JsonDecoder::new(&serde_json::from_value(json).expect("a format"))
+    }
+
+    /// The plain way: through a tree.
+    fn naive(value: &Value, path: &str) -> Option<Value> {
+        keys(path)
+            .iter()
+            .try_fold(value, |value, key| match value {
+                Value::Array(list) => list.get(key.parse::<usize>().ok()?),
+                Value::Object(map) => map.get(key),
+                _ => None,
+            })
+            .filter(|found| !found.is_null())
+            .cloned()
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            (-1e9..1e9_f64).prop_map(Value::from),
+            "[a-c\"\\\\é]{0,3}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[ab012]", inner, 0..4).prop_map(Value::from_iter),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_visitor_finds_what_a_tree_holds(inner in any_json(), path in "[ab012](\\.[ab012]){0,3}") {
+            let message = serde_json::json!({"a": inner, "always": true});
+            let mut values = Values::default();
+            let decoded = decoder(&path).decode(message.to_string().as_bytes(), &mut values);
+            match naive(&message, &path) {
+                None => {
+                    prop_assert_eq!(decoded, Ok(()));
+                    prop_assert!(values.get(0).is_none());
+                }
+                Some(Value::Number(number)) => {
+                    prop_assert_eq!(decoded, Ok(()));
+                    let written = std::str::from_utf8(values.get(0).expect("a value")).expect("text");
+                    prop_assert_eq!(written.parse().ok(), number.as_f64());
+                }
+                Some(_) => prop_assert!(matches!(decoded, Err(DecodeError::Value { .. })), "{:?}", decoded),
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60), text in "[{}\\[\\]\",:a0e. -]{0,40}") {
+            for payload in [bytes.as_slice(), text.as_bytes()] {
+                drop(decoder("a.0").decode(payload, &mut Values::default()));
+            }
+        }
     }
 }

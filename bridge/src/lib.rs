@@ -4,7 +4,7 @@
 //!
 //! 1. [`source`] dials the broker and reads in gulps; [`packet`] finds the packets, [`session`] answers them.
 //! 2. [`intake`] takes a message in: [`route`] finds its routes in the compiled [`table`], [`decode`]
-//!    and [`json`] read the payload, [`encode`] writes line protocol into the open [`batch`].
+//!    and [`json`] (with `value`) read the payload, [`encode`] writes line protocol into the open [`batch`].
 //! 3. [`sink`] stores batches through [`database`], and finds out which points are refused.
 //! 4. [`ack`] knows what may be acknowledged; [`dead`] publishes what can't be stored.
 //!
@@ -41,6 +41,7 @@ pub mod state;
 pub mod subscribe;
 pub mod table;
 pub mod tls;
+mod value;
 
 use std::future::Future;
 use std::path::Path;
