@@ -247,16 +247,21 @@ fn key(pipeline: &IoTPipeline) -> String {
     format!("{}/{}", pipeline.namespace().unwrap_or_default(), pipeline.name_any())
 }
 
-/// An error with its causes.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.extend([": ", &cause_text]);
+/// An error with its causes. Of an answer of the API server, what it said; not the whole answer.
+fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let said = match error.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) => status.message.clone(),
+            _ => error.to_string(),
+        };
+        let is_answer = matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(_)));
+        if !text.ends_with(&said) {
+            let separator = if text.is_empty() { "" } else { ": " };
+            text.extend([separator, &said]);
         }
-        source = cause.source();
+        next = if is_answer { None } else { error.source() };
     }
     text
 }

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::api::core::v1::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::resources::mosquitto::BRIDGE_USER;
 use crate::resources::names::{Component, Names};
 
 /// What the operator made, or is about to make.
@@ -55,6 +56,7 @@ pub fn secret_names(pipeline: &IoTPipeline) -> Vec<String> {
     let spec = &pipeline.spec;
     let mut secrets = vec![names.of_part(Component::Bridge)];
     if spec.broker.external.is_none() {
+        secrets.push(names.of_user(BRIDGE_USER));
         let generated = spec.broker.users.iter().filter(|user| user.password_secret_ref.is_none());
         secrets.extend(generated.map(|user| names.of_user(&user.name)));
     }
@@ -73,7 +75,7 @@ pub fn secret_names(pipeline: &IoTPipeline) -> Vec<String> {
 /// If the system has no randomness.
 pub fn complete(pipeline: &IoTPipeline, secrets: &[Secret]) -> Result<Credentials, NoRandomness> {
     let names = Names::of(pipeline);
-    let (broker_password, database, dashboard) = (
+    let (bridge, database, dashboard) = (
         names.of_part(Component::Bridge),
         names.of_part(Component::Database),
         names.of_part(Component::Dashboard),
@@ -87,14 +89,14 @@ pub fn complete(pipeline: &IoTPipeline, secrets: &[Secret]) -> Result<Credential
     let kept = kept(secrets, &database, "password").is_some() && kept(secrets, &database, "token").is_some();
     Ok(Credentials {
         users,
-        bridge: kept_or_new(secrets, &broker_password, "password")?,
+        bridge: kept_or_new(secrets, &names.of_user(BRIDGE_USER), "password")?,
         database: DatabaseAdmin {
             password: kept_or_new(secrets, &database, "password")?,
             token: kept_or_new(secrets, &database, "token")?,
             kept,
         },
         dashboard: kept_or_new(secrets, &dashboard, "password")?,
-        bridge_token: self::kept(secrets, &broker_password, "token"),
+        bridge_token: self::kept(secrets, &bridge, "token"),
         dashboard_token: self::kept(secrets, &dashboard, "token"),
     })
 }
@@ -133,10 +135,7 @@ mod tests {
     #[test]
     fn what_is_in_a_secret_is_kept_and_the_rest_is_made() {
         let pipeline = serde_saphyr::from_str(PIPELINE).expect("a pipeline");
-        let secrets = [
-            secret("lab-broker-a", "{password: YQ==}"),
-            secret("lab-bridge", "{password: YQ==, token: Yg==}"),
-        ];
+        let secrets = [secret("lab-broker-a", "{password: YQ==}"), secret("lab-bridge", "{token: Yg==}")];
         let credentials = complete(&pipeline, &secrets).expect("there is randomness");
         assert_eq!(credentials.users["a"], "a");
         assert_eq!(credentials.bridge_token.as_deref(), Some("b"));
@@ -148,6 +147,9 @@ mod tests {
     #[test]
     fn the_secrets_of_managed_parts_hold_credentials() {
         let pipeline = serde_saphyr::from_str(PIPELINE).expect("a pipeline");
-        assert_eq!(secret_names(&pipeline), ["lab-bridge", "lab-broker-a", "lab-database", "lab-dashboard"]);
+        assert_eq!(
+            secret_names(&pipeline),
+            ["lab-bridge", "lab-broker-iotpipeline-bridge", "lab-broker-a", "lab-database", "lab-dashboard"]
+        );
     }
 }

@@ -11,6 +11,20 @@ use crate::resources::influxdb::ADMIN;
 const BRIDGE_TOKEN: &str = "iotpipeline: the bridge writes";
 const DASHBOARD_TOKEN: &str = "iotpipeline: the dashboard reads";
 
+/// What a token is for.
+#[derive(Clone, Copy)]
+struct Right {
+    description: &'static str,
+    action: &'static str,
+}
+
+/// What a token is for, by InfluxDB's own ids.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    organization: &'a str,
+    bucket: &'a str,
+}
+
 /// A database, and who asks.
 #[derive(Clone, Debug)]
 pub struct InfluxDb {
@@ -30,6 +44,8 @@ pub struct Wanted<'a> {
     pub bucket: &'a str,
     /// For how many seconds points are kept; 0 is for ever.
     pub retention_seconds: i64,
+    /// Whether a dashboard is to read it.
+    pub has_dashboard: bool,
     /// The tokens that the operator knows.
     pub known: Tokens,
 }
@@ -198,20 +214,21 @@ impl InfluxDb {
         };
         let authorizations = self.authorizations(&organization.id).await?;
         let mut tokens = Tokens::default();
-        for (slot, known, description, action) in [
-            (&mut tokens.bridge, &wanted.known.bridge, BRIDGE_TOKEN, "write"),
-            (&mut tokens.dashboard, &wanted.known.dashboard, DASHBOARD_TOKEN, "read"),
-        ] {
-            *slot = match self
-                .valid_token(&authorizations, known.as_deref(), description, action, &bucket.id)
-                .await?
-            {
-                Some(token) => Some(token),
-                None => {
-                    changes.push("created a token");
-                    Some(self.create_authorization(&organization.id, &bucket.id, description, action).await?)
-                }
-            };
+        let (known, place) = (&wanted.known, Place { organization: &organization.id, bucket: &bucket.id });
+        let bridge = Right { description: BRIDGE_TOKEN, action: "write" };
+        let dashboard = Right { description: DASHBOARD_TOKEN, action: "read" };
+        tokens.bridge =
+            Some(self.token(&authorizations, known.bridge.as_deref(), bridge, place, &mut changes).await?);
+        if wanted.has_dashboard {
+            let token = self
+                .token(&authorizations, known.dashboard.as_deref(), dashboard, place, &mut changes)
+                .await?;
+            tokens.dashboard = Some(token);
+        } else {
+            for authorization in authorizations.iter().filter(|found| found.description == DASHBOARD_TOKEN) {
+                changes.push("revoked the dashboard's token");
+                self.revoke(authorization).await?;
+            }
         }
         Ok(SetUp { tokens, changes })
     }
@@ -293,20 +310,32 @@ impl InfluxDb {
         Ok(found.authorizations)
     }
 
-    /// The token that was made for this purpose, if it is still good for it. A database that keeps only
-    /// hashes of tokens doesn't tell: then the one that the operator kept is tried.
+    async fn token(
+        &self,
+        authorizations: &[Authorization],
+        known: Option<&str>,
+        right: Right,
+        place: Place<'_>,
+        changes: &mut Vec<&'static str>,
+    ) -> Result<String, InfluxError> {
+        if let Some(token) = self.valid_token(authorizations, known, right, place).await? {
+            return Ok(token);
+        }
+        changes.push("created a token");
+        self.create_authorization(right, place).await
+    }
+
+    /// The token that was made for this purpose, if it is still good for it. InfluxDB 2.9 keeps only
+    /// hashes of tokens, so it doesn't tell which it is: then the one that the operator kept is tried.
     async fn valid_token(
         &self,
         authorizations: &[Authorization],
         known: Option<&str>,
-        description: &str,
-        action: &str,
-        bucket: &str,
+        right: Right,
+        place: Place<'_>,
     ) -> Result<Option<String>, InfluxError> {
-        let own: Vec<&Authorization> = authorizations
-            .iter()
-            .filter(|authorization| authorization.is_for(description, action, bucket))
-            .collect();
+        let own: Vec<&Authorization> =
+            authorizations.iter().filter(|found| found.is_for(right, place.bucket)).collect();
         let told = own
             .iter()
             .find(|authorization| known == Some(authorization.token.as_str()))
@@ -314,16 +343,22 @@ impl InfluxDb {
         if let Some(authorization) = told {
             return Ok(Some(authorization.token.clone()));
         }
-        let Some(untold) = own.first() else { return Ok(None) };
         if let Some(known) = known
+            && !own.is_empty()
             && self.knows(known).await?
         {
             return Ok(Some(known.into()));
         }
-        // Nobody has its text any more.
-        let path = format!("/api/v2/authorizations/{}", untold.id);
-        self.send("the end of a token", self.request(Method::DELETE, &path)).await?;
+        // Nobody has their text any more, or they are for a bucket that is gone.
+        for unusable in authorizations.iter().filter(|found| found.description == right.description) {
+            self.revoke(unusable).await?;
+        }
         Ok(None)
+    }
+
+    async fn revoke(&self, authorization: &Authorization) -> Result<(), InfluxError> {
+        let path = format!("/api/v2/authorizations/{}", authorization.id);
+        absent(self.send("the end of a token", self.request(Method::DELETE, &path)).await).map(|_| ())
     }
 
     async fn knows(&self, token: &str) -> Result<bool, InfluxError> {
@@ -336,19 +371,13 @@ impl InfluxDb {
         }
     }
 
-    async fn create_authorization(
-        &self,
-        organization: &str,
-        bucket: &str,
-        description: &str,
-        action: &str,
-    ) -> Result<String, InfluxError> {
+    async fn create_authorization(&self, right: Right, place: Place<'_>) -> Result<String, InfluxError> {
         let body = json!({
-            "orgID": organization,
-            "description": description,
+            "orgID": place.organization,
+            "description": right.description,
             "permissions": [{
-                "action": action,
-                "resource": {"type": "buckets", "id": bucket, "orgID": organization},
+                "action": right.action,
+                "resource": {"type": "buckets", "id": place.bucket, "orgID": place.organization},
             }],
         });
         let request = self.request(Method::POST, "/api/v2/authorizations").json(&body);
@@ -417,11 +446,11 @@ fn retention_rules(seconds: i64) -> Value {
 }
 
 impl Authorization {
-    fn is_for(&self, description: &str, action: &str, bucket: &str) -> bool {
+    fn is_for(&self, right: Right, bucket: &str) -> bool {
         let [permission] = self.permissions.as_slice() else { return false };
-        self.description == description
+        self.description == right.description
             && self.status == "active"
-            && permission.action == action
+            && permission.action == right.action
             && permission.resource.type_ == "buckets"
             && permission.resource.id.as_deref() == Some(bucket)
     }

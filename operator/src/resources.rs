@@ -51,7 +51,7 @@ pub enum Part<T> {
 /// The broker's objects.
 #[derive(Debug)]
 pub struct BrokerObjects {
-    /// A password each, for users whose password is not given.
+    /// A password each, for the bridge and for users whose password is not given.
     pub user_secrets: Vec<Secret>,
     /// mosquitto's files.
     pub secret: Secret,

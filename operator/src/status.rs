@@ -219,9 +219,8 @@ impl Parts {
 
     /// After how many seconds to look again, as long as something isn't ready.
     pub fn patience(&self) -> u64 {
-        match self.bridge.reason.as_str() {
-            "ConfigurationPending" | "Unreachable" => 1,
-            _ => 15,
-        }
+        let pending = matches!(self.bridge.reason.as_str(), "ConfigurationPending" | "Unreachable");
+        // What runs and does not answer yet is about to.
+        if pending || self.database.reason == "Unreachable" { 2 } else { 15 }
     }
 }

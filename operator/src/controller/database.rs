@@ -65,6 +65,7 @@ async fn managed(
         organization: &plan.database.organization,
         bucket: &plan.database.bucket,
         retention_seconds: database.retention_seconds,
+        has_dashboard: plan.dashboard.is_some(),
         known: known.clone(),
     };
     match influxdb.set_up(&wanted).await {

@@ -125,11 +125,23 @@ impl Watches {
             if let Err(error) = &object {
                 let kind = K::kind(&());
                 metrics.watch_failed(&kind);
-                tracing::warn!(%kind, %error, "a watch failed; it is tried again");
+                tracing::warn!(%kind, error = cause(error), "a watch failed; it is tried again");
             }
             ready(object.ok().map(Ok))
         })
     }
+}
+
+/// kube's own text repeats the whole answer of the API server, twice.
+fn cause(error: &watcher::Error) -> String {
+    let source = match error {
+        watcher::Error::InitialListFailed(source)
+        | watcher::Error::WatchStartFailed(source)
+        | watcher::Error::WatchFailed(source) => source,
+        watcher::Error::WatchError(status) => return status.message.clone(),
+        other => return other.to_string(),
+    };
+    super::describe(source)
 }
 
 fn config() -> watcher::Config {

@@ -23,16 +23,16 @@ pub fn desired(plan: &Plan, broker: &ManagedBroker) -> BrokerObjects {
     let pipeline = &plan.pipeline;
     let passwd = passwd(plan, &broker.users);
     let acl = acl(plan, &broker.users);
+    let generated = broker.users.iter().filter(|user| user.generated);
     BrokerObjects {
-        user_secrets: broker
-            .users
-            .iter()
-            .filter(|user| user.generated)
-            .map(|user| {
+        user_secrets: [(BRIDGE_USER, plan.bridge_password.as_str())]
+            .into_iter()
+            .chain(generated.map(|user| (user.name.as_str(), user.password.as_str())))
+            .map(|(user, password)| {
                 secret(
-                    metadata(pipeline, Component::Broker, pipeline.names.of_user(&user.name)),
+                    metadata(pipeline, Component::Broker, pipeline.names.of_user(user)),
                     "kubernetes.io/basic-auth",
-                    &[("username", &user.name), ("password", &user.password)],
+                    &[("username", user), ("password", password)],
                 )
             })
             .collect(),
@@ -59,10 +59,15 @@ fn pod(pipeline: &Identity, broker: &ManagedBroker) -> Pod {
         images: vec![broker.workload.image.clone(), broker.reloader.clone()],
         containers: vec![mosquitto(broker), reloader(broker)],
         volumes: vec![pod::secret_volume("config", pipeline.names.of_part(Component::Broker), &[])],
-        restart_hash: Some(hash(&[CONF.as_bytes()])),
+        restart_hash: Some(hash(&[settings().as_bytes()])),
         shared_processes: true,
         grace_seconds: 30,
     }
+}
+
+/// Without the comments: a better one restarts nobody's broker.
+fn settings() -> String {
+    CONF.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect::<Vec<_>>().join("\n")
 }
 
 fn mosquitto(broker: &ManagedBroker) -> Container {

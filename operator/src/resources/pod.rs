@@ -109,6 +109,8 @@ pub(super) fn stateful_set(
         metadata: part_metadata(pipeline, component),
         spec: StatefulSetSpec {
             replicas: Some(1),
+            // Otherwise a set whose pod never gets ready would never get the template that mends it.
+            pod_management_policy: Some("Parallel".into()),
             service_name: Some(pipeline.names.of_part(component)),
             selector: LabelSelector {
                 match_labels: Some(pipeline.names.selector(component)),
