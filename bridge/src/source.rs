@@ -24,10 +24,9 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// One read takes at most this much.
 const GULP_BYTES: usize = 256 << 10;
-/// Under load, input gathers for this long before it is read: a read per message costs ten times as much.
+/// Two reads are at least this far apart: under load input gathers, as a read per message costs ten
+/// times as much, and after a pause a message is read at once.
 const GULP_WAIT: Duration = Duration::from_millis(1);
-/// A gulp of this size means load.
-const GULP_LOAD: usize = 2 << 10;
 /// The longest pause between two pings.
 const PING_EVERY: Duration = Duration::from_secs(3);
 /// Without a sign of life for this long, the connection is reported as unresponsive.
@@ -270,7 +269,7 @@ impl Connection {
                 return Err(SourceError::Closed(String::new()));
             }
             self.last_read = Instant::now();
-            self.read_from = self.last_read + if bytes >= GULP_LOAD { GULP_WAIT } else { Duration::ZERO };
+            self.read_from = self.last_read + GULP_WAIT;
         }
         Ok(event)
     }
