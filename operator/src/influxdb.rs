@@ -1,22 +1,18 @@
 //! InfluxDB 2's API: sets a managed database up, and asks an external one whether it would take points.
 
+mod wire;
+
 use reqwest::{Client, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::resources::Tokens;
 use crate::resources::influxdb::ADMIN;
+use wire::{Authorization, Authorizations, Bucket, Buckets, Organization, Organizations, Right};
 
 /// The descriptions by which the operator finds its tokens again.
 const BRIDGE_TOKEN: &str = "iotpipeline: the bridge writes";
 const DASHBOARD_TOKEN: &str = "iotpipeline: the dashboard reads";
-
-/// What a token is for.
-#[derive(Clone, Copy)]
-struct Right {
-    description: &'static str,
-    action: &'static str,
-}
 
 /// What a token is for, by InfluxDB's own ids.
 #[derive(Clone, Copy)]
@@ -110,70 +106,6 @@ impl InfluxError {
             InfluxError::Refused { .. } => "UnexpectedAnswer",
         }
     }
-}
-
-#[derive(Deserialize)]
-struct Organizations {
-    #[serde(default)]
-    orgs: Vec<Organization>,
-}
-
-#[derive(Deserialize)]
-struct Organization {
-    id: String,
-}
-
-#[derive(Deserialize)]
-struct Buckets {
-    #[serde(default)]
-    buckets: Vec<Bucket>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Bucket {
-    id: String,
-    #[serde(default)]
-    retention_rules: Vec<RetentionRule>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RetentionRule {
-    every_seconds: i64,
-}
-
-#[derive(Deserialize)]
-struct Authorizations {
-    #[serde(default)]
-    authorizations: Vec<Authorization>,
-}
-
-#[derive(Deserialize)]
-struct Authorization {
-    id: String,
-    #[serde(default)]
-    token: String,
-    #[serde(default)]
-    status: String,
-    #[serde(default)]
-    description: String,
-    #[serde(default)]
-    permissions: Vec<Permission>,
-}
-
-#[derive(Deserialize)]
-struct Permission {
-    action: String,
-    resource: Resource,
-}
-
-#[derive(Deserialize)]
-struct Resource {
-    #[serde(default)]
-    id: Option<String>,
-    #[serde(default, rename = "type")]
-    type_: String,
 }
 
 impl InfluxDb {
@@ -443,15 +375,4 @@ fn absent<T>(found: Result<T, InfluxError>) -> Result<Option<T>, InfluxError> {
 
 fn retention_rules(seconds: i64) -> Value {
     json!([{"type": "expire", "everySeconds": seconds}])
-}
-
-impl Authorization {
-    fn is_for(&self, right: Right, bucket: &str) -> bool {
-        let [permission] = self.permissions.as_slice() else { return false };
-        self.description == right.description
-            && self.status == "active"
-            && permission.action == right.action
-            && permission.resource.type_ == "buckets"
-            && permission.resource.id.as_deref() == Some(bucket)
-    }
 }

@@ -1,11 +1,12 @@
 //! Spec + observed → [`Plan`], or why not. Pure: what takes a plan cannot fail.
 
-use std::collections::BTreeMap;
+mod given;
+mod refusal;
+mod requirements;
 
-use api::iotpipeline::{self, IoTPipeline, SecretKey, SecretName, TopicFilter, retention_seconds};
-use api::route::{Route, RouteError, check_routes};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ResourceRequirements, Secret};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use api::iotpipeline::{self, IoTPipeline, SecretKey, TopicFilter, retention_seconds};
+use api::route::{Route, check_routes};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 
@@ -13,6 +14,11 @@ use crate::config::{Config, ImageReference};
 use crate::credentials::Credentials;
 use crate::observe::Observed;
 use crate::resources::names::{Component, Names};
+
+use given::Given;
+pub use given::given_secrets;
+pub use refusal::Refusal;
+use requirements::resources;
 
 /// Everything that the objects are made from.
 #[derive(Debug)]
@@ -188,94 +194,6 @@ pub enum GrafanaAccess {
     Token(String),
     /// User name and password.
     Basic(String, String),
-}
-
-/// Why a pipeline can't be carried out as it is. What exists stays as it is.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// A route that can't be used.
-    #[error(transparent)]
-    Routes(#[from] RouteError),
-    /// A retention that the schema should have refused.
-    #[error("database.retention: {0}")]
-    Retention(String),
-    /// A Secret that is not there.
-    #[error("the Secret {name} does not exist: create it in the pipeline's namespace ({field} names it)")]
-    NoSecret {
-        /// The Secret's name.
-        name: String,
-        /// The field that names it.
-        field: String,
-    },
-    /// A Secret without the key.
-    #[error("the Secret {name} has no key {key}, or it is empty or not text: add it ({field} needs it)")]
-    NoKey {
-        /// The Secret's name.
-        name: String,
-        /// The key.
-        key: String,
-        /// The field that names it.
-        field: String,
-    },
-    /// Resources that Kubernetes would not take.
-    #[error("{field}: {quantity:?} is no quantity: write a number with a unit, such as 100m or 128Mi")]
-    Quantity {
-        /// The field.
-        field: String,
-        /// What it holds.
-        quantity: String,
-    },
-    /// A topic that mosquitto's access file can't carry.
-    #[error("{field}: the topic {topic:?} has a control character: choose another topic")]
-    ControlCharacter {
-        /// The field.
-        field: String,
-        /// The topic.
-        topic: String,
-    },
-    /// A password that mosquitto's password file can't carry.
-    #[error("the password of the user {0} has a line break or is longer than 1024 bytes: choose another")]
-    Password(String),
-}
-
-impl Refusal {
-    /// For a condition: what is the matter, in one word.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Refusal::NoSecret { .. } => "SecretNotFound",
-            Refusal::NoKey { .. } => "SecretIncomplete",
-            Refusal::Routes(_)
-            | Refusal::Retention(_)
-            | Refusal::Quantity { .. }
-            | Refusal::Password(_)
-            | Refusal::ControlCharacter { .. } => "InvalidSpec",
-        }
-    }
-}
-
-/// The names of the Secrets that a spec refers to.
-pub fn given_secrets(pipeline: &IoTPipeline) -> Vec<String> {
-    let spec = &pipeline.spec;
-    let mut names: Vec<&str> = Vec::new();
-    for user in &spec.broker.users {
-        names.extend(user.password_secret_ref.as_ref().map(|key| key.name.as_str()));
-    }
-    if let Some(external) = &spec.broker.external {
-        names.extend(external.credentials_secret_ref.as_ref().map(|secret| secret.name.as_str()));
-        names.extend(external.ca_secret_ref.as_ref().map(|key| key.name.as_str()));
-    }
-    if let Some(external) = &spec.database.external {
-        names.push(&external.token_secret_ref.name);
-        names.extend(external.read_token_secret_ref.as_ref().map(|key| key.name.as_str()));
-        names.extend(external.ca_secret_ref.as_ref().map(|key| key.name.as_str()));
-    }
-    if let Some(external) = spec.dashboard.as_ref().and_then(|dashboard| dashboard.external.as_ref()) {
-        names.push(&external.credentials_secret_ref.name);
-        names.extend(external.ca_secret_ref.as_ref().map(|key| key.name.as_str()));
-    }
-    names.sort_unstable();
-    names.dedup();
-    names.into_iter().map(Into::into).collect()
 }
 
 impl Plan {
@@ -464,72 +382,4 @@ fn bridge_volume(spec: &iotpipeline::IoTPipelineSpec, names: &Names, observed: &
     let storage = spec.broker.storage.as_ref().or(spec.database.storage.as_ref());
     let class = storage.and_then(|storage| storage.storage_class_name.clone());
     Volume { class, ..volume(None, "64Mi", &names.of_part(Component::Bridge), observed) }
-}
-
-/// What the pipeline asks for, or else small requests and no limits.
-fn resources(
-    wanted: Option<&iotpipeline::Resources>,
-    (cpu, memory): (&str, &str),
-    field: &str,
-) -> Result<ResourceRequirements, Refusal> {
-    let quantities = |map: &BTreeMap<String, String>| -> Result<Option<BTreeMap<String, Quantity>>, Refusal> {
-        let mut quantities = BTreeMap::new();
-        for (name, quantity) in map {
-            if crate::compare::nanos(quantity).is_none_or(|nanos| nanos < 0) {
-                return Err(Refusal::Quantity {
-                    field: format!("{field}.{name}"),
-                    quantity: quantity.clone(),
-                });
-            }
-            quantities.insert(name.clone(), Quantity(quantity.clone()));
-        }
-        Ok(Some(quantities).filter(|quantities| !quantities.is_empty()))
-    };
-    match wanted {
-        Some(wanted) => Ok(ResourceRequirements {
-            requests: quantities(&wanted.requests)?,
-            limits: quantities(&wanted.limits)?,
-            claims: None,
-        }),
-        None => Ok(ResourceRequirements {
-            requests: Some(BTreeMap::from([
-                ("cpu".into(), Quantity(cpu.into())),
-                ("memory".into(), Quantity(memory.into())),
-            ])),
-            ..ResourceRequirements::default()
-        }),
-    }
-}
-
-/// The Secrets that the spec refers to, as far as they exist.
-struct Given<'a>(&'a BTreeMap<String, Secret>);
-
-impl Given<'_> {
-    fn value(&self, key: &SecretKey, field: &str) -> Result<String, Refusal> {
-        let refused = || (key.name.clone(), field.to_owned());
-        let secret = self.0.get(&key.name).ok_or_else(|| {
-            let (name, field) = refused();
-            Refusal::NoSecret { name, field }
-        })?;
-        let value = secret.data.as_ref().and_then(|data| data.get(&key.key));
-        // Files and `kubectl create secret --from-file` end in a line break that nobody means.
-        value
-            .and_then(|bytes| std::str::from_utf8(&bytes.0).ok())
-            .map(|text| text.trim_end_matches(['\n', '\r']).to_owned())
-            .filter(|text| !text.is_empty())
-            .ok_or_else(|| {
-                let (name, field) = refused();
-                Refusal::NoKey { name, key: key.key.clone(), field }
-            })
-    }
-
-    fn optional(&self, key: Option<&SecretKey>, field: &str) -> Result<Option<String>, Refusal> {
-        key.map(|key| self.value(key, field)).transpose()
-    }
-
-    fn login(&self, secret: Option<&SecretName>, field: &str) -> Result<Option<(String, String)>, Refusal> {
-        let Some(secret) = secret else { return Ok(None) };
-        let key = |key: &str| SecretKey { name: secret.name.clone(), key: key.into() };
-        Ok(Some((self.value(&key("username"), field)?, self.value(&key("password"), field)?)))
-    }
 }

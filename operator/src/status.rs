@@ -79,6 +79,7 @@ pub fn of_bridge(status: &BridgeStatus, applied_hash: &str) -> Part {
         );
     }
     if status.config_hash != applied_hash {
+        // `refresh` waits for as long as it is this.
         return Part::not_ready(
             "ConfigurationPending",
             "the bridge has not read its newest configuration yet",

@@ -17,13 +17,17 @@ use crate::resources::{BridgeObjects, Desired};
 use crate::status::{Part, of_bridge};
 use crate::workload::{self, pods_of};
 
-/// The kubelet may have refreshed the files from a cache that was a moment too old.
-const TOUCH_AGAIN: Duration = Duration::from_millis(700);
+/// The kubelet learns of the new content by a watch of its own, which may be a moment behind the touch:
+/// it is touched again after this.
+const TOUCH_AGAIN: Duration = Duration::from_millis(300);
+
+/// How often a pod is touched whose process doesn't say what it has read.
+const TOUCHES: u32 = 3;
 
 /// After this the pass ends, and another comes soon.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
-const PERIOD: Duration = Duration::from_millis(100);
+const PERIOD: Duration = Duration::from_millis(50);
 
 /// Touches the pods whose files are older than what was applied, and returns how the bridge is.
 pub(super) async fn refresh(
@@ -32,29 +36,64 @@ pub(super) async fn refresh(
     applied: &Applied,
     pods: &[Pod],
 ) -> Result<Part, Error> {
-    let live = [
-        (Component::Broker, desired.broker.as_ref().map(|broker| broker.live_hash.as_str())),
-        (Component::Bridge, desired.bridge.wanted().map(|bridge| bridge.mounted_hash.as_str())),
-        (Component::Dashboard, desired.dashboard.wanted().map(|dashboard| dashboard.live_hash.as_str())),
+    let part = match desired.bridge.wanted() {
+        Some(bridge) => refresh_bridge(context, bridge, applied, pods).await?,
+        None => {
+            Part::not_ready("WaitingForDatabase", "the bridge starts when the database has given it a token")
+        }
+    };
+    let unasked = [
+        (Component::Broker, desired.broker.as_ref().map(|broker| &broker.live_hash)),
+        (Component::Dashboard, desired.dashboard.wanted().map(|dashboard| &dashboard.live_hash)),
     ];
-    for (component, hash) in live {
+    for (component, hash) in unasked {
         let Some(hash) = hash else { continue };
-        for pod in pods_of(component, pods).filter(|pod| is_running(pod) && !is_touched(pod, hash)) {
-            touch(&context.client, pod, hash).await?;
+        for pod in pods_of(component, pods).filter(|pod| is_running(pod)) {
+            let count = touches(pod, hash);
+            if count >= TOUCHES {
+                continue;
+            }
+            if count > 0 {
+                // The touch before has brought this pass about.
+                sleep(TOUCH_AGAIN).await;
+            }
+            touch(&context.client, pod, &touched(hash, count)).await?;
         }
     }
-    let Some(bridge) = desired.bridge.wanted() else {
-        return Ok(Part::not_ready(
-            "WaitingForDatabase",
-            "the bridge starts when the database has given it a token",
-        ));
-    };
-    let part = workload::of_stateful_set(Component::Bridge, applied.bridge.as_ref(), pods);
-    let pod = pods_of(Component::Bridge, pods).find(|pod| is_running(pod));
-    match pod {
-        Some(pod) => ask(context, pod, bridge, part).await,
-        None => Ok(part),
+    Ok(part)
+}
+
+async fn refresh_bridge(
+    context: &Context,
+    bridge: &BridgeObjects,
+    applied: &Applied,
+    pods: &[Pod],
+) -> Result<Part, Error> {
+    let workload = workload::of_stateful_set(Component::Bridge, applied.bridge.as_ref(), pods);
+    let Some(pod) = pods_of(Component::Bridge, pods).find(|pod| is_running(pod)) else { return Ok(workload) };
+    let mut count = touches(pod, &bridge.mounted_hash);
+    if count == 0 {
+        touch(&context.client, pod, &touched(&bridge.mounted_hash, 0)).await?;
+        count = 1;
     }
+    ask(context, pod, bridge, workload, count).await
+}
+
+/// How often a pod was touched for this content.
+fn touches(pod: &Pod, hash: &str) -> u32 {
+    let Some(value) = pod.annotations().get(CONFIG_HASH) else { return 0 };
+    match value.strip_prefix(hash) {
+        Some("") => 1,
+        Some(count) => {
+            count.trim_start_matches('-').parse::<u32>().map_or(0, |count| count.saturating_add(1))
+        }
+        None => 0,
+    }
+}
+
+/// The value of the touch after so many.
+fn touched(hash: &str, count: u32) -> String {
+    if count == 0 { hash.to_owned() } else { format!("{hash}-{count}") }
 }
 
 fn is_running(pod: &Pod) -> bool {
@@ -62,37 +101,35 @@ fn is_running(pod: &Pod) -> bool {
     phase == Some("Running") && pod.metadata.deletion_timestamp.is_none()
 }
 
-fn is_touched(pod: &Pod, hash: &str) -> bool {
-    pod.annotations().get(CONFIG_HASH).is_some_and(|touched| touched.starts_with(hash))
-}
-
 /// The bridge says more than its readiness probe: which side fails, and why.
-async fn ask(context: &Context, pod: &Pod, bridge: &BridgeObjects, workload: Part) -> Result<Part, Error> {
+async fn ask(
+    context: &Context,
+    pod: &Pod,
+    bridge: &BridgeObjects,
+    workload: Part,
+    mut count: u32,
+) -> Result<Part, Error> {
     let Some(address) = pod.status.as_ref().and_then(|status| status.pod_ip.clone()) else {
         return Ok(workload);
     };
     let host = if address.contains(':') { format!("[{address}]") } else { address };
     let url = format!("http://{host}:9090/status");
-    let (hash, mounted) = (bridge.live_hash.as_str(), bridge.mounted_hash.as_str());
     let started = Instant::now();
-    let mut again = false;
+    let mut last_touch = started;
     loop {
         let Some(status) = status_of(context, &url).await else {
             // It has only just started, or the workload knows what is the matter.
             return Ok(workload.and(|| Part::not_ready("Unreachable", "the bridge does not answer yet")));
         };
-        let part = of_bridge(&status, hash);
-        let is_pending = status.config_hash != hash && status.config_error.is_none();
+        let part = of_bridge(&status, &bridge.live_hash);
+        let is_pending = part.reason == "ConfigurationPending";
         if !is_pending || started.elapsed() > PATIENCE {
             // Its sides come before its readiness, which follows them a moment later.
             return Ok(part.and(|| workload));
         }
-        let touched = pod.annotations().get(CONFIG_HASH).map_or("", String::as_str);
-        if !again && started.elapsed() > TOUCH_AGAIN {
-            again = true;
-            // Not a value that the annotation may have already, or nothing would change.
-            let value = if touched == format!("{mounted}-again") { "-once-more" } else { "-again" };
-            touch(&context.client, pod, &format!("{mounted}{value}")).await?;
+        if last_touch.elapsed() > TOUCH_AGAIN {
+            touch(&context.client, pod, &touched(&bridge.mounted_hash, count)).await?;
+            (count, last_touch) = (count + 1, Instant::now());
         }
         sleep(PERIOD).await;
     }

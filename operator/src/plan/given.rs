@@ -1,0 +1,70 @@
+//! Secrets that the user gives.
+
+use std::collections::BTreeMap;
+
+use api::iotpipeline::{IoTPipeline, SecretKey, SecretName};
+use k8s_openapi::api::core::v1::Secret;
+
+use super::Refusal;
+
+/// The names of the Secrets that a spec refers to.
+pub fn given_secrets(pipeline: &IoTPipeline) -> Vec<String> {
+    let spec = &pipeline.spec;
+    let mut names: Vec<&str> = Vec::new();
+    for user in &spec.broker.users {
+        names.extend(user.password_secret_ref.as_ref().map(|key| key.name.as_str()));
+    }
+    if let Some(external) = &spec.broker.external {
+        names.extend(external.credentials_secret_ref.as_ref().map(|secret| secret.name.as_str()));
+        names.extend(external.ca_secret_ref.as_ref().map(|key| key.name.as_str()));
+    }
+    if let Some(external) = &spec.database.external {
+        names.push(&external.token_secret_ref.name);
+        names.extend(external.read_token_secret_ref.as_ref().map(|key| key.name.as_str()));
+        names.extend(external.ca_secret_ref.as_ref().map(|key| key.name.as_str()));
+    }
+    if let Some(external) = spec.dashboard.as_ref().and_then(|dashboard| dashboard.external.as_ref()) {
+        names.push(&external.credentials_secret_ref.name);
+        names.extend(external.ca_secret_ref.as_ref().map(|key| key.name.as_str()));
+    }
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter().map(Into::into).collect()
+}
+
+/// The Secrets that the spec refers to, as far as they exist.
+pub(super) struct Given<'a>(pub(super) &'a BTreeMap<String, Secret>);
+
+impl Given<'_> {
+    pub(super) fn value(&self, key: &SecretKey, field: &str) -> Result<String, Refusal> {
+        let refused = || (key.name.clone(), field.to_owned());
+        let secret = self.0.get(&key.name).ok_or_else(|| {
+            let (name, field) = refused();
+            Refusal::NoSecret { name, field }
+        })?;
+        let value = secret.data.as_ref().and_then(|data| data.get(&key.key));
+        // Files and `kubectl create secret --from-file` end in a line break that nobody means.
+        value
+            .and_then(|bytes| std::str::from_utf8(&bytes.0).ok())
+            .map(|text| text.trim_end_matches(['\n', '\r']).to_owned())
+            .filter(|text| !text.is_empty())
+            .ok_or_else(|| {
+                let (name, field) = refused();
+                Refusal::NoKey { name, key: key.key.clone(), field }
+            })
+    }
+
+    pub(super) fn optional(&self, key: Option<&SecretKey>, field: &str) -> Result<Option<String>, Refusal> {
+        key.map(|key| self.value(key, field)).transpose()
+    }
+
+    pub(super) fn login(
+        &self,
+        secret: Option<&SecretName>,
+        field: &str,
+    ) -> Result<Option<(String, String)>, Refusal> {
+        let Some(secret) = secret else { return Ok(None) };
+        let key = |key: &str| SecretKey { name: secret.name.clone(), key: key.into() };
+        Ok(Some((self.value(&key("username"), field)?, self.value(&key("password"), field)?)))
+    }
+}

@@ -1,0 +1,66 @@
+//! Why a pipeline can't be carried out, in words that say what to do.
+
+use api::route::RouteError;
+
+/// Why a pipeline can't be carried out as it is. What exists stays as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// A route that can't be used.
+    #[error(transparent)]
+    Routes(#[from] RouteError),
+    /// A retention that the schema should have refused.
+    #[error("database.retention: {0}")]
+    Retention(String),
+    /// A Secret that is not there.
+    #[error("the Secret {name} does not exist: create it in the pipeline's namespace ({field} names it)")]
+    NoSecret {
+        /// The Secret's name.
+        name: String,
+        /// The field that names it.
+        field: String,
+    },
+    /// A Secret without the key.
+    #[error("the Secret {name} has no key {key}, or it is empty or not text: add it ({field} needs it)")]
+    NoKey {
+        /// The Secret's name.
+        name: String,
+        /// The key.
+        key: String,
+        /// The field that names it.
+        field: String,
+    },
+    /// Resources that Kubernetes would not take.
+    #[error("{field}: {quantity:?} is no quantity: write a number with a unit, such as 100m or 128Mi")]
+    Quantity {
+        /// The field.
+        field: String,
+        /// What it holds.
+        quantity: String,
+    },
+    /// A topic that mosquitto's access file can't carry.
+    #[error("{field}: the topic {topic:?} has a control character: choose another topic")]
+    ControlCharacter {
+        /// The field.
+        field: String,
+        /// The topic.
+        topic: String,
+    },
+    /// A password that mosquitto's password file can't carry.
+    #[error("the password of the user {0} has a line break or is longer than 1024 bytes: choose another")]
+    Password(String),
+}
+
+impl Refusal {
+    /// For a condition: what is the matter, in one word.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Refusal::NoSecret { .. } => "SecretNotFound",
+            Refusal::NoKey { .. } => "SecretIncomplete",
+            Refusal::Routes(_)
+            | Refusal::Retention(_)
+            | Refusal::Quantity { .. }
+            | Refusal::Password(_)
+            | Refusal::ControlCharacter { .. } => "InvalidSpec",
+        }
+    }
+}

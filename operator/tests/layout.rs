@@ -1,0 +1,125 @@
+//! What the code may reach, and what the chart may grant.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use iotpipeline_operator::rbac::RIGHTS;
+
+fn sources(directory: &Path, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(directory).expect("the sources are there") {
+        let path = entry.expect("it can be read").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("it is text");
+            found.push((path.display().to_string().replace(env!("CARGO_MANIFEST_DIR"), ""), text));
+        }
+    }
+}
+
+fn all() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    found
+}
+
+#[test]
+fn only_named_modules_reach_into_the_network() {
+    // health.rs listens; main.rs and http.rs make the clients that the others are given.
+    let may = ["controller", "observe", "apply", "influxdb", "grafana", "health", "http", "main"];
+    for (file, text) in all() {
+        let module = file.trim_start_matches("/src/").split(['/', '.']).next().unwrap_or_default();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let reaches = ["Client", "Api<", "reqwest", "TcpListener", "TcpStream"]
+            .into_iter()
+            .find(|word| code.contains(word));
+        if let Some(word) = reaches {
+            assert!(may.contains(&module), "{file} has {word}: only {may:?} may reach into the network");
+        }
+    }
+}
+
+#[test]
+fn only_credentials_are_random() {
+    for (file, text) in all() {
+        let is_random = text.contains("SystemRandom") || text.contains("rand::");
+        assert!(!is_random || file == "/src/credentials.rs", "{file} makes something random");
+    }
+}
+
+#[test]
+fn no_file_is_too_long_to_read() {
+    for (file, text) in all() {
+        assert!(text.lines().count() <= 400, "{file} has {} lines: split it", text.lines().count());
+    }
+}
+
+#[test]
+fn what_the_code_uses_is_in_the_table_of_rights() {
+    let code: String = all().into_iter().map(|(_, text)| text).collect();
+    for (_, resource, verbs) in RIGHTS {
+        let kind = match *resource {
+            "iotpipelines" | "iotpipelines/status" => "IoTPipeline",
+            "deployments" => "Deployment",
+            "statefulsets" => "StatefulSet",
+            "configmaps" => "ConfigMap",
+            "secrets" => "Secret",
+            "services" => "Service",
+            "pods" => "Pod",
+            "persistentvolumeclaims" => "PersistentVolumeClaim",
+            "events" => "Recorder",
+            other => panic!("no kind is known for {other}"),
+        };
+        let is_watched =
+            code.contains(&format!("Watched<PartialObjectMeta<{kind}>>")) || *resource == "iotpipelines";
+        assert_eq!(verbs.contains(&"watch"), is_watched, "{resource}: watch");
+        let is_listed = code.contains(&format!("list::<{kind}>")) || *resource == "iotpipelines";
+        assert_eq!(verbs.contains(&"list"), is_listed, "{resource}: list");
+        assert_eq!(
+            verbs.contains(&"delete"),
+            code.contains(&format!("sweep_kind::<{kind}>")),
+            "{resource}: delete"
+        );
+    }
+}
+
+/// The rights of the operator's role in the rendered chart.
+fn granted(manifest: &str) -> BTreeMap<(String, String), BTreeSet<String>> {
+    let mut granted = BTreeMap::new();
+    for document in manifest.split("\n---") {
+        let Ok(value) = serde_saphyr::from_str::<serde_json::Value>(document) else { continue };
+        let name = value["metadata"]["name"].as_str().unwrap_or_default();
+        // The other roles are for people.
+        if value["kind"] != "ClusterRole" || name != "iotpipeline-operator" {
+            continue;
+        }
+        let texts = |value: &serde_json::Value| -> Vec<String> {
+            value.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(Into::into)).collect()
+        };
+        for rule in value["rules"].as_array().into_iter().flatten() {
+            for group in texts(&rule["apiGroups"]) {
+                for resource in texts(&rule["resources"]) {
+                    granted
+                        .entry((group.clone(), resource))
+                        .or_insert_with(BTreeSet::new)
+                        .extend(texts(&rule["verbs"]));
+                }
+            }
+        }
+    }
+    granted
+}
+
+#[test]
+fn the_chart_grants_what_the_code_uses_and_no_more() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/install.yaml");
+    let manifest = fs::read_to_string(manifest).expect("manifests/install.yaml is there");
+    let used: BTreeMap<(String, String), BTreeSet<String>> = RIGHTS
+        .iter()
+        .map(|(group, resource, verbs)| {
+            (((*group).into(), (*resource).into()), verbs.iter().map(|&verb| verb.into()).collect())
+        })
+        .collect();
+    assert_eq!(granted(&manifest), used);
+}

@@ -1,0 +1,166 @@
+//! What is told of a pipeline, from what was observed.
+
+use api::bridge_status::{BridgeStatus, Side};
+use api::iotpipeline::{Endpoints, IoTPipelineStatus};
+use iotpipeline_operator::resources::names::Component;
+use iotpipeline_operator::status::{Facts, Part, Parts, of_bridge, status};
+use iotpipeline_operator::workload;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+fn at(seconds: i64) -> Time {
+    Time(Timestamp::from_second(seconds).expect("it is a time"))
+}
+
+fn parts() -> Parts {
+    let ready = Part::ready("running");
+    Parts {
+        broker: ready.clone(),
+        database: ready.clone(),
+        bridge: ready.clone(),
+        dashboard: Some(ready),
+        endpoints: Endpoints::default(),
+    }
+}
+
+fn applied(parts: Parts) -> Facts {
+    Facts::Applied(Box::new(parts))
+}
+
+/// Each condition as `type=status/reason`.
+fn rows(status: &IoTPipelineStatus) -> String {
+    let rows = status.conditions.iter().map(|row| format!("{}={}/{}", row.type_, row.status, row.reason));
+    rows.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn ready_is_the_whole_chain_and_names_the_first_part_that_is_not() {
+    let broken = |reason: &str| Part::not_ready(reason, "because");
+    let cases = [
+        (
+            parts(),
+            "Ready=True/Ready BrokerReady=True/Ready DatabaseReady=True/Ready BridgeReady=True/Ready DashboardReady=True/Ready",
+        ),
+        (
+            Parts { dashboard: None, ..parts() },
+            "Ready=True/Ready BrokerReady=True/Ready DatabaseReady=True/Ready BridgeReady=True/Ready",
+        ),
+        (
+            Parts { broker: broken("ImagePullBackOff"), bridge: broken("BrokerUnreachable"), ..parts() },
+            "Ready=False/BrokerImagePullBackOff Reconciling=True/BrokerImagePullBackOff BrokerReady=False/ImagePullBackOff DatabaseReady=True/Ready BridgeReady=False/BrokerUnreachable DashboardReady=True/Ready",
+        ),
+        (
+            Parts { bridge: broken("DatabaseNotAuthorized"), ..parts() },
+            "Ready=False/DatabaseNotAuthorized Reconciling=True/DatabaseNotAuthorized BrokerReady=True/Ready DatabaseReady=True/Ready BridgeReady=False/DatabaseNotAuthorized DashboardReady=True/Ready",
+        ),
+        (
+            Parts { dashboard: Some(broken("Starting")), ..parts() },
+            "Ready=False/DashboardStarting Reconciling=True/DashboardStarting BrokerReady=True/Ready DatabaseReady=True/Ready BridgeReady=True/Ready DashboardReady=False/Starting",
+        ),
+    ];
+    for (parts, expected) in cases {
+        assert_eq!(rows(&status(&applied(parts), Some(3), None, &at(0))), expected);
+    }
+}
+
+#[test]
+fn a_refusal_stalls_and_keeps_what_is_known_of_the_parts() {
+    let before = status(&applied(parts()), Some(1), None, &at(0));
+    let facts =
+        Facts::Refused { reason: "SecretNotFound".into(), message: "the Secret s does not exist".into() };
+    let after = status(&facts, Some(2), Some(&before), &at(9));
+    assert_eq!(
+        rows(&after),
+        "Ready=False/SecretNotFound Stalled=True/SecretNotFound BrokerReady=True/Ready DatabaseReady=True/Ready BridgeReady=True/Ready DashboardReady=True/Ready"
+    );
+    assert_eq!(after.conditions[0].message, "the Secret s does not exist");
+    assert!(after.conditions.iter().all(|condition| condition.observed_generation == Some(2)));
+    assert_eq!(after.endpoints, before.endpoints);
+}
+
+#[test]
+fn a_transition_has_the_time_of_the_change_of_status_alone() {
+    let first = status(&applied(parts()), Some(1), None, &at(10));
+    let same = status(&applied(parts()), Some(1), Some(&first), &at(20));
+    assert_eq!(first, same);
+    let broken = Parts { broker: Part::not_ready("Starting", "one"), ..parts() };
+    let second = status(&applied(broken), Some(1), Some(&same), &at(30));
+    assert_eq!(second.conditions[0].last_transition_time, at(30));
+    let other = Parts { broker: Part::not_ready("Unschedulable", "two"), ..parts() };
+    let third = status(&applied(other), Some(1), Some(&second), &at(40));
+    assert_eq!(third.conditions[0].last_transition_time, at(30));
+    assert_eq!(third.conditions[0].reason, "BrokerUnschedulable");
+}
+
+#[test]
+fn the_bridge_is_ready_with_both_sides_and_the_newest_configuration() {
+    let side = |ready: bool| Side { ready, reason: "NotAuthorized".into(), message: "why".into() };
+    let said = |hash: &str, broker: bool, database: bool| BridgeStatus {
+        config_hash: hash.into(),
+        config_error: None,
+        broker: side(broker),
+        database: side(database),
+    };
+    assert!(of_bridge(&said("new", true, true), "new").ready);
+    assert_eq!(of_bridge(&said("old", true, true), "new").reason, "ConfigurationPending");
+    assert_eq!(of_bridge(&said("new", false, true), "new").reason, "BrokerNotAuthorized");
+    assert_eq!(of_bridge(&said("new", true, false), "new").reason, "DatabaseNotAuthorized");
+    let refused = BridgeStatus { config_error: Some("no".into()), ..said("old", true, true) };
+    assert_eq!(of_bridge(&refused, "new").reason, "ConfigurationRefused");
+}
+
+const SET: &str = "{metadata: {name: lab-broker, generation: 2}, spec: {replicas: 1, selector: {}, template: {}}, \
+    status: {replicas: 1, observedGeneration: 2, readyReplicas: READY, updatedReplicas: 1, currentRevision: a, updateRevision: a}}";
+
+fn of_pod(status: &str) -> Part {
+    let set: StatefulSet = serde_saphyr::from_str(&SET.replace("READY", "0")).expect("a set");
+    let pod: Pod = serde_saphyr::from_str(&format!(
+        "{{metadata: {{name: lab-broker-0, labels: {{app.kubernetes.io/component: broker}}}}, status: {status}}}"
+    ))
+    .expect("a pod");
+    workload::of_stateful_set(Component::Broker, Some(&set), &[pod])
+}
+
+#[test]
+fn what_keeps_a_pod_from_being_ready_is_told() {
+    let container = "image: 'r/m:1', imageID: '', name: mosquitto, ready: false, restartCount: 0";
+    let cases = [
+        (
+            format!("{{containerStatuses: [{{{container}, state: {{waiting: {{reason: ImagePullBackOff, message: not found}}}}}}]}}"),
+            "ImagePullBackOff",
+            "container mosquitto of pod lab-broker-0, image r/m:1: ImagePullBackOff: not found",
+        ),
+        (
+            format!(
+                "{{containerStatuses: [{{{container}, state: {{waiting: {{reason: CrashLoopBackOff, message: back-off}}}}, \
+                 lastState: {{terminated: {{exitCode: 3, reason: Error}}}}}}]}}"
+            ),
+            "CrashLoopBackOff",
+            "container mosquitto of pod lab-broker-0, image r/m:1: CrashLoopBackOff: back-off (last: Error, exit code 3)",
+        ),
+        (
+            "{conditions: [{type: PodScheduled, status: 'False', message: 'pod has unbound immediate PersistentVolumeClaims'}]}".into(),
+            "Unschedulable",
+            "the pod lab-broker-0 can't be placed: pod has unbound immediate PersistentVolumeClaims",
+        ),
+        (
+            format!("{{containerStatuses: [{{{container}, state: {{waiting: {{reason: ContainerCreating}}}}}}]}}"),
+            "Starting",
+            "waiting for the broker to start",
+        ),
+    ];
+    for (pod, reason, message) in cases {
+        assert_eq!(of_pod(&pod), Part::not_ready(reason, message));
+    }
+}
+
+#[test]
+fn a_set_whose_newest_template_is_not_seen_yet_is_not_ready() {
+    let ready: StatefulSet = serde_saphyr::from_str(&SET.replace("READY", "1")).expect("a set");
+    assert!(workload::of_stateful_set(Component::Broker, Some(&ready), &[]).ready);
+    let mut stale = ready;
+    stale.metadata.generation = Some(3);
+    assert!(!workload::of_stateful_set(Component::Broker, Some(&stale), &[]).ready);
+}
