@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::route::Route;
-use crate::schema::{INFLUX_NAME_RULES, TOPIC_FILTER_RULES, rules};
+use crate::schema::{INFLUX_NAME_RULES, rules};
 
 /// What the user wants: one chain from devices to dashboard.
 #[derive(Clone, CustomResource, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -122,6 +122,13 @@ pub struct User {
     #[schemars(length(max = 16))]
     pub subscribe: Vec<TopicFilter>,
 }
+
+/// An MQTT topic filter without captures.
+/// <https://docs.oasis-open.org/mqtt/mqtt/v5.0/os/mqtt-v5.0-os.html#_Toc3901247>
+const TOPIC_FILTER_RULES: &[(&str, &str)] = &[(
+    r"self.matches('^([^+#]*|[+])(/([^+#]*|[+]))*(/#)?$|^#$')",
+    "not a topic filter: + stands for one whole level, # for all that remain and only as the last level; example: sensor/+/state",
+)];
 
 /// An MQTT topic filter, such as sensor/+/state or sensor/#
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]

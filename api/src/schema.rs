@@ -33,13 +33,6 @@ pub(crate) const TOPIC_PATTERN_RULES: &[(&str, &str)] = &[
     ),
 ];
 
-/// An MQTT topic filter without captures.
-/// <https://docs.oasis-open.org/mqtt/mqtt/v5.0/os/mqtt-v5.0-os.html#_Toc3901247>
-pub(crate) const TOPIC_FILTER_RULES: &[(&str, &str)] = &[(
-    r"self.matches('^([^+#]*|[+])(/([^+#]*|[+]))*(/#)?$|^#$')",
-    "not a topic filter: + stands for one whole level, # for all that remain and only as the last level; example: sensor/+/state",
-)];
-
 /// Names of measurements, fields and tags.
 /// <https://docs.influxdata.com/influxdb/v2/reference/syntax/line-protocol/#naming-restrictions>
 pub(crate) const INFLUX_NAME_RULES: &[(&str, &str)] = &[
