@@ -39,12 +39,6 @@ pub struct DatabaseAdmin {
     pub kept: bool,
 }
 
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Credentials")
-    }
-}
-
 /// Randomness failed; the system has none.
 #[derive(Debug, thiserror::Error)]
 #[error("generate a credential")]

@@ -8,7 +8,6 @@ use crate::plan::{DatabasePlace, GrafanaAccess, Plan};
 use crate::resources::{dashboard, hash};
 
 /// Somebody's Grafana.
-#[derive(Debug)]
 pub struct Grafana {
     http: Client,
     url: String,

@@ -24,7 +24,9 @@ pub fn client(ca: Option<&str>) -> Result<Client, HttpError> {
     let mut builder = Client::builder()
         .connect_timeout(Duration::from_secs(3))
         .timeout(Duration::from_secs(10))
-        .pool_idle_timeout(Duration::from_secs(30))
+        // A kept connection would stay with what answered it first: InfluxDB's server of its starting
+        // phase knows no API, and a pod that was replaced answers nothing.
+        .pool_max_idle_per_host(0)
         .redirect(redirect::Policy::none())
         .no_proxy()
         .user_agent(concat!("iotpipeline-operator/", env!("CARGO_PKG_VERSION")));

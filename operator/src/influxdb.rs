@@ -22,7 +22,7 @@ struct Place<'a> {
 }
 
 /// A database, and who asks.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct InfluxDb {
     http: Client,
     url: String,
@@ -30,7 +30,7 @@ pub struct InfluxDb {
 }
 
 /// What a managed database is to be.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Wanted<'a> {
     /// The administrator's password.
     pub admin_password: &'a str,
@@ -47,7 +47,7 @@ pub struct Wanted<'a> {
 }
 
 /// What was done to a managed database.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Default, Eq, PartialEq)]
 pub struct SetUp {
     /// The tokens of the other parts.
     pub tokens: Tokens,

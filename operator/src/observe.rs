@@ -15,7 +15,7 @@ use crate::plan::given_secrets;
 use crate::resources::names::Names;
 
 /// What is in the cluster, as far as it matters to one pipeline.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Observed {
     /// The pipeline's objects.
     pub children: Children,
@@ -26,7 +26,7 @@ pub struct Observed {
 }
 
 /// The objects that carry the pipeline's labels.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Children {
     /// Sets.
     pub stateful_sets: Vec<StatefulSet>,

@@ -20,8 +20,7 @@ pub use given::given_secrets;
 pub use refusal::Refusal;
 use requirements::resources;
 
-/// Everything that the objects are made from.
-#[derive(Debug)]
+/// Everything that the objects are made from. It and its parts hold credentials, so none can be printed.
 pub struct Plan {
     /// Whose objects they are.
     pub pipeline: Identity,
@@ -71,7 +70,6 @@ pub struct Volume {
 }
 
 /// The broker.
-#[derive(Debug)]
 pub enum Broker {
     /// mosquitto.
     Managed(ManagedBroker),
@@ -80,7 +78,6 @@ pub enum Broker {
 }
 
 /// A broker that the operator runs.
-#[derive(Debug)]
 pub struct ManagedBroker {
     /// mosquitto.
     pub workload: Workload,
@@ -93,7 +90,6 @@ pub struct ManagedBroker {
 }
 
 /// A user of a managed broker.
-#[derive(Debug)]
 pub struct User {
     /// The name to connect with.
     pub name: String,
@@ -108,7 +104,6 @@ pub struct User {
 }
 
 /// A broker that is not the operator's.
-#[derive(Debug)]
 pub struct ExternalBroker {
     /// Its address.
     pub url: String,
@@ -119,7 +114,6 @@ pub struct ExternalBroker {
 }
 
 /// The database, and what is stored where.
-#[derive(Debug)]
 pub struct Database {
     /// The organization's name.
     pub organization: String,
@@ -130,7 +124,6 @@ pub struct Database {
 }
 
 /// Whose database it is.
-#[derive(Debug)]
 pub enum DatabasePlace {
     /// InfluxDB, run by the operator.
     Managed(ManagedDatabase),
@@ -139,7 +132,6 @@ pub enum DatabasePlace {
 }
 
 /// A database that the operator runs.
-#[derive(Debug)]
 pub struct ManagedDatabase {
     /// InfluxDB.
     pub workload: Workload,
@@ -154,7 +146,6 @@ pub struct ManagedDatabase {
 }
 
 /// A database that is not the operator's.
-#[derive(Debug)]
 pub struct ExternalDatabase {
     /// Its address.
     pub url: String,
@@ -167,7 +158,6 @@ pub struct ExternalDatabase {
 }
 
 /// The dashboard.
-#[derive(Debug)]
 pub enum Dashboard {
     /// Grafana, run by the operator.
     Managed {
@@ -188,7 +178,7 @@ pub enum Dashboard {
 }
 
 /// How an external Grafana lets the operator in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum GrafanaAccess {
     /// A service account's token.
     Token(String),

@@ -25,7 +25,6 @@ use crate::plan::{Broker, Dashboard, DatabasePlace, Identity, Plan};
 use names::Component;
 
 /// Every object that a pipeline consists of.
-#[derive(Debug)]
 pub struct Desired {
     /// The broker, unless it is external.
     pub broker: Option<BrokerObjects>,
@@ -38,7 +37,6 @@ pub struct Desired {
 }
 
 /// A part that may have to wait for its token.
-#[derive(Debug)]
 pub enum Part<T> {
     /// To be there.
     Wanted(T),
@@ -49,7 +47,6 @@ pub enum Part<T> {
 }
 
 /// The broker's objects.
-#[derive(Debug)]
 pub struct BrokerObjects {
     /// A password each, for the bridge and for users whose password is not given.
     pub user_secrets: Vec<Secret>,
@@ -64,7 +61,6 @@ pub struct BrokerObjects {
 }
 
 /// The database's objects.
-#[derive(Debug)]
 pub struct DatabaseObjects {
     /// The administrator's credentials. It stays when the pipeline goes, as the volume does: without it
     /// nobody could read the volume again.
@@ -76,7 +72,6 @@ pub struct DatabaseObjects {
 }
 
 /// The bridge's objects.
-#[derive(Debug)]
 pub struct BridgeObjects {
     /// Its credentials.
     pub secret: Secret,
@@ -93,7 +88,6 @@ pub struct BridgeObjects {
 }
 
 /// The dashboard's objects.
-#[derive(Debug)]
 pub struct DashboardObjects {
     /// Its credentials.
     pub secret: Secret,
@@ -108,7 +102,7 @@ pub struct DashboardObjects {
 }
 
 /// What the database lets the other parts do; nothing, as long as it isn't set up.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Default, Eq, PartialEq)]
 pub struct Tokens {
     /// May write the bucket.
     pub bridge: Option<String>,

@@ -222,6 +222,6 @@ impl Parts {
     pub fn patience(&self) -> u64 {
         let pending = matches!(self.bridge.reason.as_str(), "ConfigurationPending" | "Unreachable");
         // What runs and does not answer yet is about to.
-        if pending || self.database.reason == "Unreachable" { 2 } else { 15 }
+        if pending || matches!(self.database.reason.as_str(), "Unreachable" | "NotFound") { 2 } else { 15 }
     }
 }

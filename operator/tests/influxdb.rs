@@ -131,7 +131,7 @@ async fn a_fresh_database_is_set_up_once_and_then_left_alone() {
         fake.lock().expect("nobody panicked").requests.clear();
 
         let second = set_up(&url, first.tokens.clone()).await;
-        assert_eq!(second, SetUp { tokens: first.tokens, changes: vec![] });
+        assert!(second.tokens == first.tokens && second.changes.is_empty(), "{:?}", second.changes);
         let requests = fake.lock().expect("nobody panicked").requests.clone();
         assert!(requests.iter().all(|request| request.starts_with("GET ")), "{requests:?}");
     }
@@ -167,7 +167,7 @@ async fn a_deleted_token_is_made_again_and_a_forgotten_one_replaced() {
 
     // The Secrets are gone, and the database keeps only hashes: old tokens must not pile up.
     let third = set_up(&url, Tokens::default()).await;
-    assert_ne!(third.tokens, second.tokens);
+    assert!(third.tokens != second.tokens);
     assert_eq!(fake.lock().expect("nobody panicked").authorizations.len(), 2);
 }
 
@@ -185,7 +185,7 @@ async fn without_a_dashboard_nobody_may_read() {
 async fn what_went_wrong_is_told_without_the_token() {
     let (_, url) = start(Fake { admin: Some("another".into()), ..Fake::default() }).await;
     let refused =
-        database(&url, "secret").set_up(&wanted(Tokens::default())).await.expect_err("it is refused");
+        database(&url, "secret").set_up(&wanted(Tokens::default())).await.err().expect("it is refused");
     assert_eq!(refused.reason(), "NotAuthorized");
     let gone =
         database("http://127.0.0.1:1", "secret").check_write("o", "b").await.expect_err("nobody listens");

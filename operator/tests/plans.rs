@@ -11,7 +11,7 @@ const HEAD: &str = "apiVersion: iotpipeline.io/v1alpha1\nkind: IoTPipeline\nmeta
 
 fn refusal(spec: &str) -> Refusal {
     let case = Case::parse(&format!("{HEAD}{spec}"));
-    Plan::new(&case.pipeline, &case.observed, &config()).expect_err("the pipeline is refused")
+    Plan::new(&case.pipeline, &case.observed, &config()).err().expect("the pipeline is refused")
 }
 
 const ROUTES: &str = "routes: [{name: r, topic: a, payload: {float: {}}}]";
