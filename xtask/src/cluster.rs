@@ -40,10 +40,9 @@ pub(crate) fn node_container(cluster: &str) -> String {
 
 fn up(context: &mut Context, log: &Log) -> Result<Outcome> {
     let name = context.cluster.clone();
-    let ready =
-        |took: &str| format!("{name} is ready{took}; KUBECONFIG={}", context.paths.kubeconfig().display());
+    let ready = |took: &str| format!("{name} is ready{took}; KUBECONFIG={}", context.kubeconfig().display());
     if is_ours_and_current(context)? {
-        if !context.paths.kubeconfig().exists() {
+        if !context.kubeconfig().exists() {
             log.run(kind(context).args(["export", "kubeconfig", "--name", &name]))?;
         }
         // It may have been started a moment ago, together with Docker.
@@ -120,7 +119,7 @@ fn down(context: &mut Context, log: &Log) -> Result<Outcome> {
     }
     let existed = quietly(Command::new("docker").args(["inspect", &node_container(&context.cluster)]));
     remove(&context.cluster, log)?;
-    let kubeconfig = context.paths.kubeconfig();
+    let kubeconfig = context.kubeconfig();
     if kubeconfig.exists() {
         std::fs::remove_file(kubeconfig)?;
     }
@@ -165,7 +164,7 @@ pub(crate) fn status(context: &Context) -> Result<()> {
     let node = answer(Command::new("docker").args(format).arg(node_container(&context.cluster)));
     let node = node.unwrap_or_else(|| "none: `cargo xtask cluster up` makes it".into());
     println!("node        {node}");
-    let kubeconfig = context.paths.kubeconfig();
+    let kubeconfig = context.kubeconfig();
     if !kubeconfig.exists() {
         return Ok(());
     }

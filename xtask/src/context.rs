@@ -1,6 +1,7 @@
 //! What the steps of one command share.
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -46,10 +47,17 @@ impl Context {
         self.own.as_ref().ok_or_else(|| "the step `images` has not run".into())
     }
 
+    /// The cluster's credentials. A cluster of another name has a file of its own.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        let own = self.cluster == crate::cluster::name_for(&self.paths.root);
+        let file = if own { "kubeconfig".to_owned() } else { format!("kubeconfig-{}", self.cluster) };
+        self.paths.cluster().join(file)
+    }
+
     /// A tool of the cluster, set to talk to it.
     pub(crate) fn tool(&self, name: &str) -> Command {
         let mut command = Command::new(self.paths.cluster_tools().join(name));
-        command.env("KUBECONFIG", self.paths.kubeconfig()).env("PATH", self.search_path());
+        command.env("KUBECONFIG", self.kubeconfig()).env("PATH", self.search_path());
         command
     }
 

@@ -53,7 +53,7 @@ pub(crate) fn environment(context: &Context, command: &mut Command) -> Result<()
     let own = context.own()?;
     let grafana = parts.grafana.as_deref().or(own.stand_in.as_deref()).ok_or("no image for the dashboard")?;
     command
-        .env("KUBECONFIG", context.paths.kubeconfig())
+        .env("KUBECONFIG", context.kubeconfig())
         .env("PATH", context.search_path())
         .env("IOTPIPELINE_PARTS", context.origin()?.name())
         .env("IOTPIPELINE_IMAGE_MOSQUITTO", &parts.mosquitto)

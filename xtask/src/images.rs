@@ -176,9 +176,13 @@ fn load(context: &mut Context, log: &Log) -> Result<Outcome> {
     wanted.extend(own.stand_in.as_deref());
     wanted.extend(parts.grafana.as_deref());
     wanted.retain(|image| !present.lines().any(|line| line == *image));
-    for image in &wanted {
-        let mut load = context.tool("kind");
-        log.run(load.args(["load", "docker-image", image, "--name", &context.cluster]))?;
+    if !wanted.is_empty() {
+        // All at once: Docker saves what they have in common, the base, once. They are unpacked when
+        // a pod first needs them.
+        let mut import = Command::new("docker");
+        import.args(["exec", "--interactive", &node, "ctr", "--namespace", "k8s.io", "images", "import"]);
+        import.args(["--all-platforms", "--no-unpack", "-"]);
+        log.pipe(Command::new("docker").arg("save").args(&wanted), &mut import)?;
     }
     Ok(match wanted.len() {
         0 => Outcome::Unchanged(String::new()),

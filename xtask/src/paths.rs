@@ -44,11 +44,6 @@ impl Paths {
         self.cluster().join("bin")
     }
 
-    /// The cluster's credentials.
-    pub(crate) fn kubeconfig(&self) -> PathBuf {
-        self.cluster().join("kubeconfig")
-    }
-
     /// Logs of the steps of one command.
     pub(crate) fn logs(&self, command: &str) -> PathBuf {
         self.root.join("target/xtask").join(command)

@@ -12,8 +12,8 @@ pub(crate) const STEP: Step =
     Step { name: "pull", about: "public images of mosquitto, InfluxDB and Grafana", alone: true, work: pull };
 
 pub(crate) const MOSQUITTO: &str = "docker.io/library/eclipse-mosquitto:2.1-alpine";
-pub(crate) const INFLUXDB: &str = "docker.io/library/influxdb:2.7";
-pub(crate) const GRAFANA: &str = "docker.io/grafana/grafana:12.0.0";
+pub(crate) const INFLUXDB: &str = "docker.io/library/influxdb:2.9.1";
+pub(crate) const GRAFANA: &str = "docker.io/grafana/grafana:12.4.10";
 
 /// Base of our own images: a C library newer than that of most machines, and certificates.
 pub(crate) const BASE: &str = "gcr.io/distroless/cc-debian13:nonroot";
@@ -40,4 +40,19 @@ fn pull(context: &mut Context, log: &Log) -> Result<Outcome> {
         0 => Outcome::Unchanged(String::new()),
         count => Outcome::Done(format!("{count} images")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pulled_is_what_the_chart_deploys_by_default() {
+        let values = include_str!("../../../charts/iotpipeline-operator/values.yaml");
+        for image in [MOSQUITTO, INFLUXDB, GRAFANA] {
+            let (repository, tag) = image.trim_start_matches("docker.io/").rsplit_once(':').unwrap();
+            let lines = format!("repository: {repository}\n    tag: {tag}\n");
+            assert!(values.contains(&lines), "not the chart's: {image}");
+        }
+    }
 }
