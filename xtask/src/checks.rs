@@ -30,6 +30,8 @@ pub(crate) const DENY: Step = Step {
     alone: false,
     work: deny,
 };
+pub(crate) const CHART: Step =
+    Step { name: "chart", about: "the chart, with helm: lint, drift, refusals", alone: false, work: chart };
 pub(crate) const LOOPBACK: Step = Step {
     name: "loopback",
     about: "the bridge against a real mosquitto and a real influxd",
@@ -62,9 +64,24 @@ fn unit(context: &mut Context, log: &Log) -> Result<Outcome> {
     tests(context, &mut command, log)
 }
 
+// All name the whole workspace, so that dependencies are compiled once, with the same features.
+
+fn chart(context: &mut Context, log: &Log) -> Result<Outcome> {
+    let mut command = with_helm(context);
+    tests(context, &mut command, log)
+}
+
+/// The tests of the chart that need helm.
+fn with_helm(context: &Context) -> Command {
+    let mut command = cargo(&context.paths);
+    command.args(["test", "--workspace", "--test", "chart", "--no-fail-fast", "--", "--ignored"]);
+    command.env("PATH", context.search_path());
+    command
+}
+
 fn loopback(context: &mut Context, log: &Log) -> Result<Outcome> {
     let mut command = cargo(&context.paths);
-    command.args(["test", "--package", "iotpipeline-e2e", "--features", "loopback", "--test", "loopback"]);
+    command.args(["test", "--workspace", "--features", "iotpipeline-e2e/loopback", "--test", "loopback"]);
     command.arg("--no-fail-fast");
     environment(context, &mut command)?;
     tests(context, &mut command, log)
@@ -72,7 +89,7 @@ fn loopback(context: &mut Context, log: &Log) -> Result<Outcome> {
 
 fn in_cluster(context: &mut Context, log: &Log) -> Result<Outcome> {
     let mut command = cargo(&context.paths);
-    command.args(["test", "--package", "iotpipeline-e2e", "--features", "cluster", "--test", "cluster"]);
+    command.args(["test", "--workspace", "--features", "iotpipeline-e2e/cluster", "--test", "cluster"]);
     command.args(["--no-fail-fast", "--", "--test-threads", CLUSTER_TEST_THREADS]);
     environment(context, &mut command)?;
     tests(context, &mut command, log)
@@ -132,5 +149,10 @@ fn advisories_unreachable(output: &str) -> bool {
 
 fn generate(context: &mut Context, log: &Log) -> Result<Outcome> {
     log.run(cargo(&context.paths).args(["test", "--workspace", "--no-fail-fast"]).env("UPDATE", "1"))?;
+    if !context.paths.cluster_tools().join("helm").exists() {
+        let what = "all but manifests/install.yaml, which needs helm: run `cargo xtask cluster up` first";
+        return Ok(Outcome::Done(what.into()));
+    }
+    log.run(with_helm(context).env("UPDATE", "1"))?;
     Ok(Outcome::Done("`git diff` shows what changed".into()))
 }

@@ -60,8 +60,16 @@ fn fast_checks() -> Vec<&'static Step> {
     vec![&checks::FORMAT, &checks::CLIPPY, &checks::UNIT, &checks::DENY]
 }
 
-fn full_checks() -> [&'static Step; 6] {
-    [&images::BUILD, &checks::LOOPBACK, &cluster::UP, &images::LOAD, &chart::INSTALL, &checks::IN_CLUSTER]
+fn full_checks() -> [&'static Step; 7] {
+    [
+        &images::BUILD,
+        &checks::LOOPBACK,
+        &cluster::UP,
+        &checks::CHART,
+        &images::LOAD,
+        &chart::INSTALL,
+        &checks::IN_CLUSTER,
+    ]
 }
 
 /// Runs a command that is a list and no more.
