@@ -10,12 +10,16 @@ use k8s_openapi::api::core::v1;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
+use tokio::sync::RwLock;
 
 use crate::conditions::eventually_true;
 use crate::{diagnostics, environment};
 
 /// How long a namespace may take to go.
 const GOES: Duration = Duration::from_secs(120);
+
+/// Held by many tests at once, or by one that must be alone.
+static ALONE: RwLock<()> = RwLock::const_new(());
 
 /// A namespace, and the way to its cluster.
 #[derive(Clone)]
@@ -88,7 +92,17 @@ fn manifest(name: &str) -> Value {
 /// # Panics
 /// If the test fails.
 pub async fn with_namespace(name: &str, test: impl AsyncFnOnce(Namespace) -> Result<()>) {
-    with_namespaces([name], async |[namespace]| test(namespace).await).await;
+    let _others_too = ALONE.read().await;
+    run([name], async |[namespace]| test(namespace).await).await;
+}
+
+/// As [`with_namespace`], while no other test runs: for what must happen within seconds.
+///
+/// # Panics
+/// If the test fails.
+pub async fn with_namespace_alone(name: &str, test: impl AsyncFnOnce(Namespace) -> Result<()>) {
+    let _nobody_else = ALONE.write().await;
+    run([name], async |[namespace]| test(namespace).await).await;
 }
 
 /// As [`with_namespace`], with several.
@@ -99,6 +113,11 @@ pub async fn with_namespaces<const N: usize>(
     names: [&str; N],
     test: impl AsyncFnOnce([Namespace; N]) -> Result<()>,
 ) {
+    let _others_too = ALONE.read().await;
+    run(names, test).await;
+}
+
+async fn run<const N: usize>(names: [&str; N], test: impl AsyncFnOnce([Namespace; N]) -> Result<()>) {
     let client = environment::client().await.expect("a cluster is there");
     let mut namespaces = Vec::new();
     for name in names {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use iotpipeline_e2e::conditions::{Probe, eventually, eventually_true};
 use iotpipeline_e2e::mqtt::{Client, try_connect};
-use iotpipeline_e2e::namespaces::with_namespace;
+use iotpipeline_e2e::namespaces::with_namespace_alone;
 use iotpipeline_e2e::pipeline::Pipeline;
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, PubAckReason};
 
@@ -19,7 +19,7 @@ fn with_guest() -> String {
 
 #[tokio::test]
 async fn a_user_comes_and_goes_without_a_restart_of_the_broker() {
-    with_namespace("user", async |namespace| {
+    with_namespace_alone("user", async |namespace| {
         let pipeline = Pipeline::ready(&namespace, NUMBERS).await?;
         let broker = pipeline.broker().await?;
         let before = pipeline.incarnations().await?;

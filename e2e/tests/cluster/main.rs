@@ -35,7 +35,7 @@ spec:
   routes:
   - name: numbers
     topic: load/numbers
-    payload: {json: {fields: [{path: n, type: integer}], timestamp: {path: ts, unit: ms}}}
+    payload: {json: {fields: [{path: 'n', type: integer}], timestamp: {path: ts, unit: ms}}}
 ";
 
 /// A numbered message's payload: each number has a time of its own, so no two points merge.

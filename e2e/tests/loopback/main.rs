@@ -26,7 +26,7 @@ const SOON: Duration = Duration::from_secs(60);
 const NUMBERS: &str = "
 - name: numbers
   topic: load/numbers
-  payload: {json: {fields: [{path: n, type: integer}], timestamp: {path: ts, unit: ms}}}
+  payload: {json: {fields: [{path: 'n', type: integer}], timestamp: {path: ts, unit: ms}}}
 ";
 
 /// A broker, a database, and a bridge between them.
