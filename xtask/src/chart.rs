@@ -2,8 +2,9 @@
 
 use crate::Result;
 use crate::context::Context;
+use crate::hash::Key;
 use crate::paths::write_whole;
-use crate::process::Log;
+use crate::process::{Log, answer};
 use crate::progress::{Outcome, Step};
 
 /// Installs or upgrades.
@@ -18,10 +19,14 @@ fn install(context: &mut Context, log: &Log) -> Result<Outcome> {
     if !chart.join("Chart.yaml").exists() {
         return Err(format!("there is no chart in {}", chart.display()).into());
     }
+    let content = values_yaml(context)?;
+    let key = Key::new("chart", 1).text(&content).tree(&chart, &[])?.finish();
+    if installed_key(context).as_deref() == Some(&key) {
+        return Ok(Outcome::Unchanged(String::new()));
+    }
     let values = context.paths.cluster().join("values.yaml");
-    write_whole(&values, values_yaml(context)?.as_bytes())?;
-    // The operator must live under the strictest standard, so it is tested there.
-    log.feed(context.tool("kubectl").args(["apply", "--filename", "-"]), &namespace_yaml())?;
+    write_whole(&values, content.as_bytes())?;
+    log.feed(context.tool("kubectl").args(["apply", "--filename", "-"]), NAMESPACE_YAML)?;
     let mut helm = context.tool("helm");
     helm.args(["upgrade", "--install", RELEASE]).arg(&chart).args(["--namespace", NAMESPACE, "--values"]);
     helm.arg(&values).args(["--wait", "--timeout", "2m"]);
@@ -30,19 +35,27 @@ fn install(context: &mut Context, log: &Log) -> Result<Outcome> {
         log.succeeds(context.tool("kubectl").args(pods))?;
         return Err(failure);
     }
+    let mark = format!("{INSTALLED}={key}");
+    log.run(context.tool("kubectl").args(["annotate", "--overwrite", "namespace", NAMESPACE, &mark]))?;
     Ok(Outcome::Done(format!("release {RELEASE} in namespace {NAMESPACE}")))
 }
 
-fn namespace_yaml() -> String {
-    format!(
-        "apiVersion: v1
+/// The operator must live under the strictest standard, so it is tested there.
+const NAMESPACE_YAML: &str = "\
+apiVersion: v1
 kind: Namespace
 metadata:
-  name: {NAMESPACE}
+  name: iotpipeline-system
   labels:
     pod-security.kubernetes.io/enforce: restricted
-"
-    )
+";
+
+/// An annotation of the namespace says what was installed: it goes when the cluster goes.
+const INSTALLED: &str = "installed-from";
+
+fn installed_key(context: &Context) -> Option<String> {
+    let path = format!("jsonpath={{.metadata.annotations.{INSTALLED}}}");
+    answer(context.tool("kubectl").args(["get", "namespace", NAMESPACE, "--output", &path]))
 }
 
 fn values_yaml(context: &Context) -> Result<String> {
