@@ -5,11 +5,15 @@ use crate::context::Context;
 use crate::hash::Key;
 use crate::paths::write_whole;
 use crate::process::{Log, answer};
-use crate::progress::{Outcome, Step};
+use crate::progress::{Lock, Outcome, Step};
 
 /// Installs or upgrades.
-pub(crate) const INSTALL: Step =
-    Step { name: "operator", about: "installs the operator by its chart", alone: true, work: install };
+pub(crate) const INSTALL: Step = Step {
+    name: "operator",
+    about: "installs the operator by its chart",
+    lock: Some(Lock::Cluster),
+    work: install,
+};
 
 const RELEASE: &str = "iotpipeline-operator";
 const NAMESPACE: &str = "iotpipeline-system";
@@ -36,7 +40,7 @@ fn install(context: &mut Context, log: &Log) -> Result<Outcome> {
         return Err(failure);
     }
     let mark = format!("{INSTALLED}={key}");
-    log.run(context.tool("kubectl").args(["annotate", "--overwrite", "namespace", NAMESPACE, &mark]))?;
+    log.run(context.tool("kubectl").args(["annotate", "--overwrite"]).args(DEPLOYMENT).arg(&mark))?;
     Ok(Outcome::Done(format!("release {RELEASE} in namespace {NAMESPACE}")))
 }
 
@@ -50,12 +54,13 @@ metadata:
     pod-security.kubernetes.io/enforce: restricted
 ";
 
-/// An annotation of the namespace says what was installed: it goes when the cluster goes.
+/// An annotation of the deployment says what it was installed from: it goes when the deployment goes.
 const INSTALLED: &str = "installed-from";
+const DEPLOYMENT: [&str; 4] = ["--namespace", NAMESPACE, "deployment", RELEASE];
 
 fn installed_key(context: &Context) -> Option<String> {
     let path = format!("jsonpath={{.metadata.annotations.{INSTALLED}}}");
-    answer(context.tool("kubectl").args(["get", "namespace", NAMESPACE, "--output", &path]))
+    answer(context.tool("kubectl").arg("get").args(DEPLOYMENT).args(["--output", &path]))
 }
 
 fn values_yaml(context: &Context) -> Result<String> {

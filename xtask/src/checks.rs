@@ -10,38 +10,37 @@ use crate::demo::environment;
 use crate::process::Log;
 use crate::progress::{Outcome, Step};
 
-pub(crate) const FORMAT: Step =
-    Step { name: "format", about: "cargo fmt --check", alone: false, work: format };
+pub(crate) const FORMAT: Step = Step { name: "format", about: "cargo fmt --check", lock: None, work: format };
 pub(crate) const CLIPPY: Step = Step {
     name: "clippy",
     about: "no warnings, in any target (4 min the first time)",
-    alone: false,
+    lock: None,
     work: clippy,
 };
 pub(crate) const UNIT: Step = Step {
     name: "unit",
     about: "unit, golden and case tests (5 min the first time)",
-    alone: false,
+    lock: None,
     work: unit,
 };
 pub(crate) const DENY: Step = Step {
     name: "deny",
     about: "licences, bans, sources, advisories of dependencies",
-    alone: false,
+    lock: None,
     work: deny,
 };
 pub(crate) const CHART: Step =
-    Step { name: "chart", about: "the chart, with helm: lint, drift, refusals", alone: false, work: chart };
+    Step { name: "chart", about: "the chart, with helm: lint, drift, refusals", lock: None, work: chart };
 pub(crate) const LOOPBACK: Step = Step {
     name: "loopback",
     about: "the bridge against a real mosquitto and a real influxd",
-    alone: false,
+    lock: None,
     work: loopback,
 };
 pub(crate) const IN_CLUSTER: Step =
-    Step { name: "in-cluster", about: "the whole chain, in the cluster", alone: false, work: in_cluster };
+    Step { name: "in-cluster", about: "the whole chain, in the cluster", lock: None, work: in_cluster };
 pub(crate) const GENERATE: Step =
-    Step { name: "generate", about: "rewrites the files that tests compare", alone: false, work: generate };
+    Step { name: "generate", about: "rewrites the files that tests compare", lock: None, work: generate };
 
 /// Two cores and one cluster: more tests at a time only make each slower.
 const CLUSTER_TEST_THREADS: &str = "2";

@@ -9,19 +9,23 @@ use crate::context::{Context, wait_for};
 use crate::hash::Key;
 use crate::parts::{Origin, docker, node};
 use crate::process::{Log, answer, quietly};
-use crate::progress::{Outcome, Step};
+use crate::progress::{Lock, Outcome, Step};
 
 /// Creates the cluster, unless it runs.
 pub(crate) const UP: Step = Step {
     name: "cluster",
     about: "a kind cluster (40 s; longer where its image is pulled)",
-    alone: true,
+    lock: Some(Lock::Cluster),
     work: up,
 };
 
 /// Removes it.
-pub(crate) const DOWN: Step =
-    Step { name: "down", about: "removes the cluster and its volumes", alone: true, work: down };
+pub(crate) const DOWN: Step = Step {
+    name: "down",
+    about: "removes the cluster and its volumes",
+    lock: Some(Lock::Cluster),
+    work: down,
+};
 
 /// An empty Docker volume with this label stands for each cluster that we made. It lives where the
 /// cluster's node lives, and its label says which checkout it belongs to.

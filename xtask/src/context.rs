@@ -11,6 +11,7 @@ use crate::images::OwnImages;
 use crate::parts::{Images, Origin};
 use crate::paths::Paths;
 use crate::process::Log;
+use crate::progress::Lock;
 
 /// Filled in by the steps, in their order.
 pub(crate) struct Context {
@@ -68,10 +69,14 @@ impl Context {
         std::env::join_paths(folders).unwrap_or(inherited)
     }
 
-    /// Waits for its turn to change what all checkouts share: the cache, Docker's images, the cluster.
-    /// The lock goes with the process, however it ends.
-    pub(crate) fn turn(&self, log: &Log) -> Result<File> {
-        let lock = File::create(self.paths.cache.join("lock"))?;
+    /// Waits for its turn to change what others may be changing too. The lock goes with the process,
+    /// however it ends.
+    pub(crate) fn turn(&self, what: Lock, log: &Log) -> Result<File> {
+        let name = match what {
+            Lock::Cluster => format!("lock-{}", self.cluster),
+            shared => format!("lock-{shared:?}").to_lowercase(),
+        };
+        let lock = File::create(self.paths.cache.join(name))?;
         if lock.try_lock().is_err() {
             log.note("waiting: another `cargo xtask` on this machine is at such a step");
             lock.lock()?;

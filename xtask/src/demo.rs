@@ -7,11 +7,11 @@ use crate::Result;
 use crate::context::Context;
 use crate::images;
 use crate::process::Log;
-use crate::progress::{Outcome, Step};
+use crate::progress::{Lock, Outcome, Step};
 
 /// Compiles the program beforehand, so that nothing stands between the steps and its output.
 pub(crate) const COMPILE: Step =
-    Step { name: "demo", about: "compiles the demonstration", alone: true, work: compile };
+    Step { name: "demo", about: "compiles the demonstration", lock: Some(Lock::Images), work: compile };
 
 fn compile(context: &mut Context, log: &Log) -> Result<Outcome> {
     let compiled = images::compile(&context.paths, log)?.join("demo");

@@ -11,19 +11,19 @@ use crate::hash::Key;
 use crate::parts::{LOCAL, Origin, debian, has_image, node, pull};
 use crate::paths::{Paths, empty_folder};
 use crate::process::{Log, answer};
-use crate::progress::{Outcome, Step};
+use crate::progress::{Lock, Outcome, Step};
 
 /// Compiles and packs what has changed.
 pub(crate) const BUILD: Step = Step {
     name: "images",
     about: "compiles the operator, the bridge, the Grafana stand-in (5 min the first time, on 2 cores)",
-    alone: true,
+    lock: Some(Lock::Images),
     work: build,
 };
 
 /// Loads into the cluster what it doesn't have.
 pub(crate) const LOAD: Step =
-    Step { name: "load", about: "loads the images into the cluster", alone: true, work: load };
+    Step { name: "load", about: "loads the images into the cluster", lock: Some(Lock::Cluster), work: load };
 
 /// References of our images, and the programs in them as files of this machine.
 #[derive(Debug)]

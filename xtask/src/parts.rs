@@ -70,7 +70,7 @@ pub(crate) const STEPS: [&Step; 7] =
     [&docker::STEP, &PARTS, &debian::STEP, &go::KUBERNETES, &go::INFLUXD, &node::STEP, &pull::STEP];
 
 const PARTS: Step =
-    Step { name: "parts", about: "asks whether a registry answers", alone: false, work: choose };
+    Step { name: "parts", about: "asks whether a registry answers", lock: None, work: choose };
 
 fn choose(context: &mut Context, log: &Log) -> Result<Outcome> {
     let (origin, why) = match std::env::var("IOTPIPELINE_PARTS").ok().as_deref() {

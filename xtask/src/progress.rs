@@ -16,9 +16,18 @@ pub(crate) struct Step {
     pub(crate) name: &'static str,
     /// What a reader should know while it runs.
     pub(crate) about: &'static str,
-    /// Whether it changes what all checkouts share, so that only one may run at a time.
-    pub(crate) alone: bool,
+    /// What it changes that others may be changing too.
+    pub(crate) lock: Option<Lock>,
     pub(crate) work: fn(&mut Context, &Log) -> Result<Outcome>,
+}
+
+/// What all commands on this machine share: only one at a time may change it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lock {
+    Docker,
+    Parts,
+    Images,
+    Cluster,
 }
 
 /// How a step ended, when it didn't fail.
@@ -99,7 +108,7 @@ impl Progress {
 }
 
 fn perform(context: &mut Context, step: &Step, log: &Log) -> Result<Outcome> {
-    let _turn = if step.alone { Some(context.turn(log)?) } else { None };
+    let _turn = step.lock.map(|lock| context.turn(lock, log)).transpose()?;
     (step.work)(context, log)
 }
 

@@ -7,12 +7,12 @@ use crate::Result;
 use crate::context::Context;
 use crate::hash::Key;
 use crate::process::{Log, answer, which};
-use crate::progress::{Outcome, Step};
+use crate::progress::{Lock, Outcome, Step};
 
 pub(crate) const STEP: Step = Step {
     name: "debian",
     about: "root file systems from Debian packages: the node's, mosquitto's, the common base (2 min the first time)",
-    alone: true,
+    lock: Some(Lock::Parts),
     work: images,
 };
 

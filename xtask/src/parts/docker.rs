@@ -14,10 +14,14 @@ use crate::cluster;
 use crate::context::{Context, wait_for};
 use crate::paths::Paths;
 use crate::process::{Log, answer, quietly, which};
-use crate::progress::{Outcome, Step};
+use crate::progress::{Lock, Outcome, Step};
 
-pub(crate) const STEP: Step =
-    Step { name: "docker", about: "finds or starts the Docker daemon", alone: true, work: ensure };
+pub(crate) const STEP: Step = Step {
+    name: "docker",
+    about: "finds or starts the Docker daemon",
+    lock: Some(Lock::Docker),
+    work: ensure,
+};
 
 fn ensure(context: &mut Context, log: &Log) -> Result<Outcome> {
     if let Some(version) = daemon() {

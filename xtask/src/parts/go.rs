@@ -12,19 +12,19 @@ use crate::context::Context;
 use crate::hash::Key;
 use crate::paths::{Paths, empty_folder};
 use crate::process::{Log, which};
-use crate::progress::{Outcome, Step};
+use crate::progress::{Lock, Outcome, Step};
 
 pub(crate) const KUBERNETES: Step = Step {
     name: "kubernetes",
     about: "kind, helm, kubectl, and the node's programs (10 min the first time, on 2 cores)",
-    alone: true,
+    lock: Some(Lock::Parts),
     work: kubernetes,
 };
 
 pub(crate) const INFLUXD: Step = Step {
     name: "influxd",
     about: "InfluxDB from source; its Flux parser is Rust (5 min the first time, on 2 cores)",
-    alone: true,
+    lock: Some(Lock::Parts),
     work: influxd,
 };
 

@@ -10,12 +10,12 @@ use crate::context::{Context, wait_for};
 use crate::hash::Key;
 use crate::paths::{Paths, empty_folder};
 use crate::process::{Log, quietly};
-use crate::progress::{Outcome, Step};
+use crate::progress::{Lock, Outcome, Step};
 
 pub(crate) const STEP: Step = Step {
     name: "node",
     about: "images of InfluxDB and of the cluster's node (2 min)",
-    alone: true,
+    lock: Some(Lock::Parts),
     work: images,
 };
 

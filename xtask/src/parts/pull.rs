@@ -6,10 +6,14 @@ use super::{Origin, has_image};
 use crate::Result;
 use crate::context::Context;
 use crate::process::Log;
-use crate::progress::{Outcome, Step};
+use crate::progress::{Lock, Outcome, Step};
 
-pub(crate) const STEP: Step =
-    Step { name: "pull", about: "public images of mosquitto, InfluxDB and Grafana", alone: true, work: pull };
+pub(crate) const STEP: Step = Step {
+    name: "pull",
+    about: "public images of mosquitto, InfluxDB and Grafana",
+    lock: Some(Lock::Parts),
+    work: pull,
+};
 
 pub(crate) const MOSQUITTO: &str = "docker.io/library/eclipse-mosquitto:2.1-alpine";
 pub(crate) const INFLUXDB: &str = "docker.io/library/influxdb:2.9.1";
