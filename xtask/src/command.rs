@@ -76,6 +76,10 @@ fn full_checks() -> [&'static Step; 7] {
 fn list(command: &Command) -> Result<()> {
     let mut context = context(command)?;
     let (name, steps) = steps(command);
+    match steps.len() > parts::STEPS.len() {
+        true => println!("cargo xtask {name}\n{NEEDS}\n"),
+        false => println!("cargo xtask {name}\n"),
+    }
     let mut progress = Progress::new(context.paths.logs(name));
     progress.run(&mut context, &steps)?;
     println!("\nDone in {}.", progress.elapsed());
