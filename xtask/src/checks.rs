@@ -113,14 +113,7 @@ fn deny(context: &mut Context, log: &Log) -> Result<Outcome> {
         // Unoptimised: it is compiled in half the time, and runs for seconds.
         let mut install = cargo(paths);
         install.args(["install", "--locked", "--debug", "cargo-deny", "--version", DENY_VERSION, "--root"]);
-        // Not in the checkout, whose toolchain file and lints are nothing to it.
-        log.run(
-            install
-                .arg(&folder)
-                .arg("--target-dir")
-                .arg(paths.cache.join("cargo-deny"))
-                .current_dir(&paths.cache),
-        )?;
+        log.run(install.arg(&folder).arg("--target-dir").arg(paths.cache.join("cargo-deny")))?;
         std::fs::remove_dir_all(paths.cache.join("cargo-deny"))?;
     }
     let deny = || {

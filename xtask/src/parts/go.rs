@@ -165,7 +165,7 @@ fn influxd(context: &mut Context, log: &Log) -> Result<Outcome> {
     log.run(go(&module).env("GOBIN", &unfinished).args(["install", PKG_CONFIG]))?;
     let mut build = go(&module);
     build.env("CGO_ENABLED", "1").env("PKG_CONFIG", unfinished.join("pkg-config"));
-    build.env("RUSTUP_TOOLCHAIN", rust_toolchain());
+    build.env("RUSTUP_TOOLCHAIN", rust_toolchain(paths)?);
     build.args(["build", "-v", "-trimpath", "-tags", "sqlite_foreign_keys,sqlite_json", "-ldflags"]);
     build.arg(format!("-s -w -X main.version=v{}", node::INFLUXDB)).arg("-o").arg(unfinished.join(""));
     build.arg("github.com/influxdata/influxdb/v2/cmd/influxd");
@@ -175,9 +175,15 @@ fn influxd(context: &mut Context, log: &Log) -> Result<Outcome> {
     Ok(Outcome::Done(format!("InfluxDB {}", node::INFLUXDB)))
 }
 
-/// The parser's sources pin a toolchain that is seldom installed. Ours compiles them.
-fn rust_toolchain() -> String {
-    std::env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "stable".into())
+/// The parser's sources pin a toolchain that is seldom installed. This project's compiles them.
+fn rust_toolchain(paths: &Paths) -> Result<String> {
+    let file = std::fs::read_to_string(paths.root.join("rust-toolchain.toml"))?;
+    channel(&file).map(str::to_owned).ok_or_else(|| "rust-toolchain.toml names no channel".into())
+}
+
+fn channel(file: &str) -> Option<&str> {
+    let value = file.lines().find_map(|line| line.trim().strip_prefix("channel"))?;
+    value.trim_start().strip_prefix('=').map(|value| value.trim().trim_matches('"'))
 }
 
 /// Go in a module's folder. Versions are what go.sum says; the checkout's state is nobody's business.
@@ -217,6 +223,12 @@ mod tests {
         assert_eq!(executable_name("go.etcd.io/etcd/server/v3"), "server");
         assert_eq!(executable_name("github.com/coredns/coredns"), "coredns");
         assert_eq!(executable_name("x/cmd/containerd-shim-runc-v2"), "containerd-shim-runc-v2");
+    }
+
+    #[test]
+    fn the_toolchain_is_the_workspace_s() {
+        assert_eq!(channel("[toolchain]\nchannel = \"1.95.0\"\n"), Some("1.95.0"));
+        assert_eq!(channel("[toolchain]\n"), None);
     }
 
     #[test]
