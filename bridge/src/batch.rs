@@ -125,17 +125,6 @@ impl Batch {
     fn is_full(&self) -> bool {
         self.entries.len() >= MAX_LINES || self.lines.len() >= MAX_BYTES || self.messages.len() >= MAX_BYTES
     }
-
-    /// Only the points of QoS 0.
-    fn only_unacknowledged(&self) -> Self {
-        let mut kept = Self::new(Arc::clone(&self.table));
-        for (place, point) in self.points().enumerate().filter(|(_, point)| point.sequence == Sequence::NONE)
-        {
-            kept.lines.extend_from_slice(self.lines(place..place + 1));
-            kept.push(point.sequence, point.route, point.topic, point.payload);
-        }
-        kept
-    }
 }
 
 /// Batches that wait for the database; the last one is still open.
@@ -180,12 +169,6 @@ impl Batches {
         self.spare = Some(batch);
     }
 
-    /// Drops the points that the broker is about to deliver again.
-    pub fn drop_redelivered(&mut self) {
-        let kept = self.waiting.drain(..).map(|batch| batch.only_unacknowledged());
-        self.waiting = kept.filter(|batch| !batch.is_empty()).collect();
-    }
-
     /// Whether no point waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.iter().all(Batch::is_empty)
@@ -200,7 +183,6 @@ impl Batches {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ack::Acks;
 
     fn push(batches: &mut Batches, table: &Arc<Table>, sequence: Sequence, line: &str) {
         let batch = batches.open(table);
@@ -240,16 +222,5 @@ mod tests {
         push(&mut batches, &Arc::default(), Sequence::NONE, "a\n");
         push(&mut batches, &Arc::default(), Sequence::NONE, "b\n");
         assert_eq!(batches.take().map(|batch| batch.lines(0..1).to_vec()), Some(b"a\n".to_vec()));
-    }
-
-    #[tokio::test]
-    async fn what_is_redelivered_is_dropped_and_qos_0_is_kept() {
-        let (mut batches, table) = (Batches::default(), Arc::default());
-        push(&mut batches, &table, Acks::default().next(), "acknowledged\n");
-        push(&mut batches, &table, Sequence::NONE, "kept\n");
-        batches.drop_redelivered();
-        let batch = batches.take().expect("a batch");
-        assert_eq!(batch.lines(0..batch.len()), b"kept\n");
-        assert!(batches.is_empty());
     }
 }

@@ -116,7 +116,7 @@ impl Pipeline {
     fn react(&mut self, event: Event) {
         match event {
             Event::Connected(connack) => {
-                self.session.connected(&connack, &mut self.batches);
+                self.session.connected(&connack);
                 self.flush();
                 if let Err(error) = self.take() {
                     self.lose(error);

@@ -33,8 +33,6 @@ pub struct Session {
     subscriber: Subscriber,
     ids: PacketIds,
     limits: Limits,
-    /// Whether a session that the broker resumes is the one that the waiting points came from.
-    same_session: bool,
     /// Told to stop: messages are left with the broker.
     draining: bool,
 }
@@ -55,13 +53,14 @@ impl Session {
             subscriber,
             ids: PacketIds::default(),
             limits: Limits { receive_maximum: 0, packet_size: 0 },
-            same_session: true,
             draining: false,
         }
     }
 
-    /// The connection is open, and this is what the broker said.
-    pub fn connected(&mut self, connack: &ConnAck, batches: &mut Batches) {
+    /// The connection is open, and this is what the broker said. What was received before and waits is
+    /// stored in any case, though a resumed session delivers it again: a broker that was killed may have
+    /// acknowledged to the publisher what it had not saved yet, and then only the bridge has it.
+    pub fn connected(&mut self, connack: &ConnAck) {
         let properties = connack.properties.as_ref();
         self.limits = Limits {
             receive_maximum: properties.and_then(|all| all.receive_max).unwrap_or(u16::MAX).into(),
@@ -72,11 +71,7 @@ impl Session {
         self.subscriber.connect(identifiers, connack.session_present);
         if !connack.session_present {
             self.acks.forget_session();
-        } else if self.same_session {
-            batches.drop_redelivered();
-            self.letters.drop_redelivered();
         }
-        self.same_session = true;
         self.health.metrics.connections.inc();
         tracing::info!(resumed = connack.session_present, "connected to the broker");
     }
@@ -96,7 +91,6 @@ impl Session {
     /// these subscriptions.
     pub fn moved(&mut self, held: Option<BTreeSet<String>>) {
         self.disconnected();
-        self.same_session = held.is_none();
         if let Some(held) = held {
             self.acks.forget_session();
             self.subscriber.remember(held);

@@ -109,6 +109,8 @@ pub struct Connection {
     last_read: Instant,
     last_ping: Instant,
     read_from: Instant,
+    /// The broker takes nothing any more.
+    is_deaf: bool,
 }
 
 /// What happens to the link.
@@ -246,7 +248,7 @@ impl Connection {
 
     /// Reads or writes, whatever is possible first. May be dropped and called again.
     async fn io(&mut self, paused: bool) -> Result<Event, SourceError> {
-        let Self { reader, writer, input, output, read_from, .. } = self;
+        let Self { reader, writer, input, output, read_from, is_deaf, .. } = self;
         let read = async {
             if paused {
                 std::future::pending::<()>().await;
@@ -258,8 +260,12 @@ impl Connection {
             reader.read_buf(input).await
         };
         let event = tokio::select! {
-            written = writer.write(output), if !output.is_empty() => {
-                output.advance(written?);
+            written = writer.write(output), if !output.is_empty() && !*is_deaf => {
+                match written {
+                    Ok(bytes) => output.advance(bytes),
+                    // What it had sent before is still to be read: it may be the only copy.
+                    Err(_) => *is_deaf = true,
+                }
                 return Ok(Event::Written);
             }
             read = read => Event::Read(read?),
@@ -299,6 +305,7 @@ async fn connect(config: MqttConfig) -> Result<(Connection, ConnAck), SourceErro
         last_read: now,
         last_ping: now,
         read_from: now,
+        is_deaf: false,
     };
     let connack = timeout(HANDSHAKE_TIMEOUT, connection.shake_hands(&config, login))
         .await

@@ -52,7 +52,7 @@ async fn an_acknowledgement_does_not_cross_a_reconnect() {
 }
 
 #[tokio::test]
-async fn what_waits_is_dropped_if_the_session_is_resumed_and_stored_if_it_is_not() {
+async fn what_waits_when_the_broker_goes_is_stored_whether_it_comes_again_or_not() {
     for resumed in [true, false] {
         let (broker, influx, _bridge) = start(NUMBERS).await;
         let mut peer = broker.accept(false, &["n/+"]).await;
@@ -65,8 +65,8 @@ async fn what_waits_is_dropped_if_the_session_is_resumed_and_stored_if_it_is_not
         peer.publish("n/last", "3", QoS::AtLeastOnce, 3).await;
         influx.open(true);
         assert_eq!(peer.acknowledged(1).await, [3]);
-        let waiting = influx.stored().contains(&"numbers,x=waiting value=2".into());
-        assert_eq!(waiting, !resumed, "a resumed session brings it again");
+        // A broker that was killed may have acknowledged it and not saved it.
+        assert!(influx.stored().contains(&"numbers,x=waiting value=2".into()), "resumed: {resumed}");
     }
 }
 
