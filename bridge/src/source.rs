@@ -285,7 +285,14 @@ impl Connection {
         disconnect.write(&mut self.output).map_err(|error| PacketError::Malformed(error.to_string()))?;
         self.writer.write_all_buf(&mut self.output).await?;
         self.writer.shutdown().await?;
-        Ok(())
+        // Closing with something unread resets the connection, and the broker may lose the last
+        // acknowledgements: so read on until it has closed.
+        loop {
+            self.input.clear();
+            if self.reader.read_buf(&mut self.input).await? == 0 {
+                return Ok(());
+            }
+        }
     }
 }
 
