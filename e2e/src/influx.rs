@@ -94,8 +94,8 @@ impl Influx {
             .collect()
     }
 
-    /// Waits until every number of the range is stored in the field, and returns how many points
-    /// hold them.
+    /// Waits until every one of the numbers is stored in the field, and returns all that are, as often
+    /// as they are.
     ///
     /// # Errors
     /// If some are missing when the deadline passes.
@@ -103,19 +103,19 @@ impl Influx {
         &self,
         measurement: &str,
         field: &str,
-        numbers: std::ops::Range<u64>,
+        numbers: impl IntoIterator<Item = u64>,
         deadline: Duration,
-    ) -> Result<usize> {
-        let what = format!("all of {numbers:?} are stored in {measurement}");
+    ) -> Result<Vec<u64>> {
+        let numbers: Vec<u64> = numbers.into_iter().collect();
+        let what = format!("all of {} numbers are stored in {measurement}", numbers.len());
         eventually(what, deadline, async || {
             let points = self.integers(measurement, field).await?;
-            let stored: BTreeSet<u64> =
-                points.iter().filter_map(|number| u64::try_from(*number).ok()).collect();
-            let missing: Vec<u64> = numbers.clone().filter(|number| !stored.contains(number)).collect();
+            let points: Vec<u64> = points.into_iter().filter_map(|number| number.try_into().ok()).collect();
+            let stored: BTreeSet<&u64> = points.iter().collect();
+            let missing: Vec<&u64> = numbers.iter().filter(|number| !stored.contains(number)).collect();
             Ok(match missing.as_slice() {
-                [] => Probe::Found(points.len()),
-                [first, .., last] => Probe::NotYet(format!("{} missing, {first} to {last}", missing.len())),
-                [only] => Probe::NotYet(format!("{only} missing")),
+                [] => Probe::Found(points),
+                [first, ..] => Probe::NotYet(format!("{} missing, the first is {first}", missing.len())),
             })
         })
         .await

@@ -24,7 +24,7 @@ async fn a_bridge_killed_three_times_loses_nothing_that_the_broker_acknowledged(
         let (account, ()) = tokio::try_join!(load.publish(&progress), kills)?;
         ensure!(account.without_subscriber == 0, "the session was lost: {account:?}");
         let points = chain.influx.all_stored("numbers", "n", 0..MESSAGES, SOON).await?;
-        println!("{account:?}, {points} points");
+        println!("{account:?}, {} points", points.len());
         Ok(())
     })
     .await;

@@ -3,6 +3,7 @@
 //! Both run in Docker, the bridge as a process. Witnesses are never our own code: clients are
 //! rumqttc's, points are read back by the influxdb2 crate.
 
+mod broker;
 mod dashboard;
 mod dead_letters;
 mod formats;
