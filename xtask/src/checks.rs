@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::Result;
 use crate::cargo::cargo;
 use crate::context::Context;
-use crate::counts::Counts;
+use crate::counts::{Counts, failed_tests};
 use crate::demo::environment;
 use crate::process::Log;
 use crate::progress::{Outcome, Step};
@@ -97,8 +97,12 @@ fn in_cluster(context: &mut Context, log: &Log) -> Result<Outcome> {
 /// Runs tests, and adds what they counted.
 fn tests(context: &mut Context, command: &mut Command, log: &Log) -> Result<Outcome> {
     let result = log.run(command);
-    let counts = Counts::in_output(&log.content());
+    let output = log.content();
+    let counts = Counts::in_output(&output);
     context.counts = context.counts.plus(counts);
+    if counts.failed > 0 {
+        return Err(format!("failed tests: {}", failed_tests(&output).join(", ")).into());
+    }
     result?;
     Ok(Outcome::Done(format!("{} tests", counts.passed)))
 }

@@ -28,6 +28,13 @@ impl Counts {
     }
 }
 
+/// The names of the tests that failed.
+pub(crate) fn failed_tests(output: &str) -> Vec<&str> {
+    let failed = |line: &'_ str| line.starts_with("test ") && line.ends_with(" ... FAILED");
+    let lines = output.lines().filter(|line| failed(line));
+    lines.filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +51,13 @@ test result: FAILED. 10 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out;
 the test result: was printed by a test
 ";
         assert_eq!(Counts::in_output(output), Counts { passed: 13, failed: 2 });
+    }
+
+    #[test]
+    fn the_failed_are_named() {
+        let output =
+            "test a::works ... ok\ntest b::breaks ... FAILED\ntest result: FAILED. 1 passed; 1 failed;\n";
+        assert_eq!(failed_tests(output), ["b::breaks"]);
     }
 
     #[test]
