@@ -57,6 +57,8 @@ pub(crate) struct Progress {
 const HEARTBEAT: Duration = Duration::from_secs(20);
 const FRAME: Duration = Duration::from_millis(120);
 const SPINNER: [char; 8] = ['⣷', '⣯', '⣟', '⡿', '⢿', '⣻', '⣽', '⣾'];
+/// Columns that every terminal has.
+const NARROW: usize = 79;
 const QUOTED_LINES: usize = 40;
 
 impl Progress {
@@ -87,18 +89,18 @@ impl Progress {
             Ok(Outcome::Skipped(remark)) => ("skipped", remark.clone()),
             Err(problem) => ("FAILED", problem.to_string()),
         };
-        println!("{title} {word:<9} {:>8}  {remark}", seconds(took));
+        println!("{title} {word:<9} {:>11}  {remark}", seconds(took));
         self.finished.push(Finished { name: step.name, result: word.to_owned(), took });
         result.map(|_| ()).inspect_err(|_| quote(&log))
     }
 
     /// A table of all steps with their times.
     pub(crate) fn summary(&self) {
-        println!("\n{:<14} {:<10} {:>8}", "step", "result", "time");
+        println!("\n{:<14} {:<10} {:>11}", "step", "result", "time");
         for step in &self.finished {
-            println!("{:<14} {:<10} {:>8}", step.name, step.result, seconds(step.took));
+            println!("{:<14} {:<10} {:>11}", step.name, step.result, seconds(step.took));
         }
-        println!("{:<14} {:<10} {:>8}", "all", "", seconds(self.started.elapsed()));
+        println!("{:<14} {:<10} {:>11}", "all", "", seconds(self.started.elapsed()));
     }
 
     /// The time since the command began.
@@ -154,9 +156,11 @@ impl Ticker {
 fn spin(title: &str, about: &str, log: &Log, stopped: &Receiver<()>) {
     let started = Instant::now();
     for frame in SPINNER.iter().cycle() {
-        let latest = latest_line(log, 60);
+        let latest = latest_line(log, usize::MAX);
         let shown = if latest.is_empty() { about } else { &latest };
-        print!("\r\x1b[K{title} {frame} {:>8}  {shown}", seconds(started.elapsed()));
+        let line = format!("{title} {frame} {:>11}  {shown}", seconds(started.elapsed()));
+        // A line that wraps can't be drawn over.
+        print!("\r\x1b[K{}", line.chars().take(NARROW).collect::<String>());
         let _ = std::io::stdout().flush();
         if stopped.recv_timeout(FRAME) != Err(RecvTimeoutError::Timeout) {
             break;
@@ -173,7 +177,7 @@ fn beat(title: &str, about: &str, log: &Log, stopped: &Receiver<()>) {
     }
     println!("{title} {about}");
     while stopped.recv_timeout(HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
-        println!("{title} ...       {:>8}  {}", seconds(started.elapsed()), latest_line(log, 100));
+        println!("{title} ...       {:>11}  {}", seconds(started.elapsed()), latest_line(log, 100));
     }
 }
 
