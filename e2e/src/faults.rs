@@ -9,29 +9,46 @@ use crate::conditions::{Probe, eventually};
 use crate::namespaces::Namespace;
 use crate::{environment, process};
 
+/// A container that was killed.
+pub struct Killed {
+    pod: String,
+    container: String,
+    restarts: i32,
+}
+
 /// Kills a container's main process with SIGKILL, through the node's containerd: images have no
-/// shell, and their processes may not signal each other. Returns when the kubelet has started it anew.
+/// shell, and their processes may not signal each other.
 ///
 /// # Errors
-/// If there is no such container, or it doesn't come back.
-pub async fn kill_container(namespace: &Namespace, pod: &str, container: &str) -> Result<()> {
+/// If there is no such container, or it doesn't run.
+pub async fn kill_container(namespace: &Namespace, pod: &str, container: &str) -> Result<Killed> {
     let before = container_status(namespace, pod, container).await?;
     let id = before.container_id.as_deref().context("the container has not started")?;
     let id = id.strip_prefix("containerd://").with_context(|| format!("not containerd's: {id}"))?;
     let node = environment::node_container()?;
     let kill = ["exec", &node, "ctr", "-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id];
     process::run("docker", &kill).await?;
-    let what = format!("{pod}/{container} starts again after it was killed");
-    eventually(what, Duration::from_secs(120), async || {
-        let now = container_status(namespace, pod, container).await?;
-        let running = now.state.as_ref().is_some_and(|state| state.running.is_some());
-        Ok(if running && now.restart_count > before.restart_count {
-            Probe::Found(())
-        } else {
-            Probe::NotYet(format!("{:?}", now.state))
+    Ok(Killed { pod: pod.to_owned(), container: container.to_owned(), restarts: before.restart_count })
+}
+
+impl Killed {
+    /// Waits until the kubelet has started it anew.
+    ///
+    /// # Errors
+    /// If the deadline passes.
+    pub async fn comes_back(&self, namespace: &Namespace) -> Result<()> {
+        let what = format!("{}/{} starts again after it was killed", self.pod, self.container);
+        eventually(what, Duration::from_secs(120), async || {
+            let now = container_status(namespace, &self.pod, &self.container).await?;
+            let running = now.state.as_ref().is_some_and(|state| state.running.is_some());
+            Ok(if running && now.restart_count > self.restarts {
+                Probe::Found(())
+            } else {
+                Probe::NotYet(format!("{:?}", now.state))
+            })
         })
-    })
-    .await
+        .await
+    }
 }
 
 async fn container_status(namespace: &Namespace, pod: &str, container: &str) -> Result<ContainerStatus> {

@@ -18,6 +18,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason};
 use rumqttc::v5::{AsyncClient, Event, EventLoop};
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use crate::mqtt::{Login, options};
 
@@ -101,6 +102,7 @@ impl Load<'_> {
     /// Gives rumqttc the messages in order, at the load's rate, and then never ends.
     async fn feed(&self, requests: &AsyncClient, left: &[u64]) {
         let mut pace = tokio::time::interval(Duration::from_millis(10));
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for numbers in left.chunks((self.rate / 100).max(1) as usize) {
             pace.tick().await;
             for number in numbers {
