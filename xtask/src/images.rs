@@ -8,7 +8,7 @@ use crate::cargo::cargo;
 use crate::cluster::node_container;
 use crate::context::Context;
 use crate::hash::Key;
-use crate::parts::{LOCAL, Origin, debian, has_image, node, pull};
+use crate::parts::{LOCAL, Origin, debian, forget_old, has_image, node, pull};
 use crate::paths::{Paths, empty_folder};
 use crate::process::{Log, answer};
 use crate::progress::{Lock, Outcome, Step};
@@ -84,19 +84,8 @@ impl Own {
         std::fs::write(context.join("Dockerfile"), dockerfile)?;
         let result = node::docker_build(&context, reference, &[], log);
         std::fs::remove_dir_all(&context)?;
-        self.forget_old(log);
+        forget_old(&format!("{LOCAL}/{}", self.name), KEPT, log);
         result
-    }
-
-    /// Removes all but the newest images of this name.
-    fn forget_old(&self, log: &Log) {
-        let name = format!("{LOCAL}/{}", self.name);
-        let list = ["images", "--format", "{{.Repository}}:{{.Tag}}", &name];
-        let images = answer(Command::new("docker").args(list)).unwrap_or_default();
-        for image in images.lines().skip(KEPT) {
-            // One that a container still uses stays.
-            let _ = log.succeeds(Command::new("docker").args(["rmi", image]));
-        }
     }
 
     /// The program out of its image: right also when another checkout has compiled it.

@@ -17,7 +17,7 @@ use std::process::Command;
 use crate::Result;
 use crate::context::Context;
 use crate::paths::Paths;
-use crate::process::{Log, quietly};
+use crate::process::{Log, answer, quietly};
 use crate::progress::{Outcome, Step};
 
 /// The first part of every image name that exists on this machine only.
@@ -90,4 +90,14 @@ fn choose(context: &mut Context, log: &Log) -> Result<Outcome> {
 /// Whether Docker has an image of this name.
 pub(crate) fn has_image(name: &str) -> bool {
     quietly(Command::new("docker").args(["image", "inspect", name]))
+}
+
+/// Removes all but the newest images of a repository.
+pub(crate) fn forget_old(repository: &str, kept: usize, log: &Log) {
+    let list = ["images", "--format", "{{.Repository}}:{{.Tag}}", repository];
+    let images = answer(Command::new("docker").args(list)).unwrap_or_default();
+    for image in images.lines().skip(kept) {
+        // One that a container still uses stays.
+        let _ = log.succeeds(Command::new("docker").args(["rmi", image]));
+    }
 }

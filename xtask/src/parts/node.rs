@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{LOCAL, Origin, debian, go, has_image};
+use super::{LOCAL, Origin, debian, forget_old, go, has_image};
 use crate::Result;
 use crate::context::{Context, wait_for};
 use crate::hash::Key;
@@ -73,6 +73,8 @@ fn images(context: &mut Context, log: &Log) -> Result<Outcome> {
         preloaded_node(paths, &node, &system, &influxdb, log)?;
         // They live on in the node.
         log.run(Command::new("docker").arg("rmi").args(system.iter().map(|(built, _)| built)))?;
+        // A node takes 1.6 GB. Two serve two branches.
+        forget_old(&format!("{LOCAL}/kind-node"), 2, log);
     }
     Ok(Outcome::Done(node))
 }
