@@ -84,7 +84,8 @@ impl Database {
     /// Writes lines; none at all asks whether this token may write this bucket.
     pub async fn write(&mut self, lines: &[u8]) -> Answer {
         let answer = self.ask(lines).await;
-        // InfluxDB 2.9, restarted, was seen to answer 404 for minutes on a connection from its starting phase.
+        // A kept connection stays with what answered it first, which need not have been the database: while
+        // kube-proxy did not know the service's address, a stranger's 404 was seen for minutes.
         if matches!(answer, Answer::Later { .. })
             && let Ok(client) = client(&self.config, &self.url)
         {

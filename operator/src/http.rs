@@ -24,8 +24,8 @@ pub fn client(ca: Option<&str>) -> Result<Client, HttpError> {
     let mut builder = Client::builder()
         .connect_timeout(Duration::from_secs(3))
         .timeout(Duration::from_secs(10))
-        // A kept connection would stay with what answered it first: InfluxDB's server of its starting
-        // phase knows no API, and a pod that was replaced answers nothing.
+        // A kept connection would stay with what answered it first: before kube-proxy knows a new
+        // service's address, that can be a stranger, and a pod that was replaced answers nothing.
         .pool_max_idle_per_host(0)
         .redirect(redirect::Policy::none())
         .no_proxy()

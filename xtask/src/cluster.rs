@@ -84,11 +84,23 @@ fn create(context: &Context, log: &Log) -> Result<()> {
     let mut create = kind(context);
     create.args(["create", "cluster", "--name", name, "--wait", "90s", "--config", "-"]);
     log.feed(&mut create, &configuration(context)?)?;
+    if let Origin::Build = context.origin()? {
+        keep_service_addresses_inside(name, log)?;
+    }
     // kind can be done before these are.
     let mut rollout = context.tool("kubectl");
     rollout.args(["--namespace=kube-system", "rollout", "status", "deployment/coredns", "--timeout=90s"]);
     log.run(&mut rollout)?;
     wait_for("the default service account", Duration::from_secs(60), || is_ready(context))
+}
+
+/// kube-proxy takes a moment to make a new service's address known. Until then a packet to it would
+/// follow the node's default route out of the cluster, and whoever answers there would get what was
+/// meant for the service. The range is kubeadm's default for services.
+fn keep_service_addresses_inside(cluster: &str, log: &Log) -> Result<()> {
+    let node = node_container(cluster);
+    let rule = ["iptables", "-I", "FORWARD", "-d", "10.96.0.0/16", "-j", "REJECT"];
+    log.run(Command::new("docker").args(["exec", &node]).args(rule))
 }
 
 /// On cgroup v1, recent kubelets start only if told that it is all right.
