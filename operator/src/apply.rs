@@ -77,6 +77,17 @@ pub enum ApplyError {
     Serialize(#[from] serde_json::Error),
 }
 
+impl ApplyError {
+    /// Whether nothing can be made any more because the namespace is being deleted, and the pipeline with
+    /// it. The API server says so by the cause that namespace lifecycle admission gives.
+    pub fn namespace_is_going(&self) -> bool {
+        let Self::Write { source, .. } = self else { return false };
+        let kube::Error::Api(status) = source.as_ref() else { return false };
+        let causes = status.details.as_ref().map_or(&[][..], |details| &details.causes);
+        causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
+    }
+}
+
 /// Writes what differs and deletes what is no longer desired.
 ///
 /// # Errors

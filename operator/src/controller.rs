@@ -147,6 +147,7 @@ async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error
     let desired = resources::desired(&plan, &database.tokens);
     let applied = match apply(&context.client, &plan, &desired, &observed.children).await {
         Ok(applied) => applied,
+        Err(error) if error.namespace_is_going() => return Ok(Action::await_change()),
         Err(error) => {
             if let Some(facts) = to_tell(&error) {
                 report(context, pipeline, &facts).await?;

@@ -1,9 +1,10 @@
 //! Grafana's API: puts a pipeline's data source and dashboard into a Grafana that is not the operator's.
 
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::compare::is_contained;
+use crate::http::{self, ApiError, absent};
 use crate::plan::{DatabasePlace, GrafanaAccess, Plan};
 use crate::resources::{dashboard, hash};
 
@@ -12,50 +13,6 @@ pub struct Grafana {
     http: Client,
     url: String,
     access: GrafanaAccess,
-}
-
-/// Why the data source or the dashboard is not there.
-#[derive(Debug, thiserror::Error)]
-pub enum GrafanaError {
-    /// No answer.
-    #[error("{url} does not answer: {source}")]
-    Unreachable {
-        /// The address.
-        url: String,
-        /// Why not.
-        source: reqwest::Error,
-    },
-    /// The credentials are not enough.
-    #[error("{url} refuses the credentials, or they may not do this: {message}")]
-    Unauthorized {
-        /// The address.
-        url: String,
-        /// What it said.
-        message: String,
-    },
-    /// Another answer than expected.
-    #[error("{url}: {what} was answered with {status}: {message}")]
-    Refused {
-        /// The address.
-        url: String,
-        /// What was asked.
-        what: &'static str,
-        /// The status.
-        status: u16,
-        /// What it said.
-        message: String,
-    },
-}
-
-impl GrafanaError {
-    /// For a condition: what is the matter, in one word.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            GrafanaError::Unreachable { .. } => "Unreachable",
-            GrafanaError::Unauthorized { .. } => "NotAuthorized",
-            GrafanaError::Refused { .. } => "UnexpectedAnswer",
-        }
-    }
 }
 
 impl Grafana {
@@ -68,14 +25,14 @@ impl Grafana {
     ///
     /// # Errors
     /// If Grafana doesn't answer, or refuses.
-    pub async fn put(&self, plan: &Plan, token: &str) -> Result<(), GrafanaError> {
+    pub async fn put(&self, plan: &Plan, token: &str) -> Result<(), ApiError> {
         let uid = uid(plan);
         self.put_data_source(&uid, data_source(plan, &uid, token)).await?;
         let title = format!("{} ({})", plan.pipeline.names.pipeline, plan.pipeline.names.namespace);
         self.put_dashboard(&uid, dashboard::render(plan, &uid, &title, &uid)).await
     }
 
-    async fn put_data_source(&self, uid: &str, wanted: Value) -> Result<(), GrafanaError> {
+    async fn put_data_source(&self, uid: &str, wanted: Value) -> Result<(), ApiError> {
         let path = format!("/api/datasources/uid/{uid}");
         let (request, what) = match self.get(&path).await? {
             Some(live) => {
@@ -97,7 +54,7 @@ impl Grafana {
         self.send(what, request.json(&wanted)).await.map(|_| ())
     }
 
-    async fn put_dashboard(&self, uid: &str, wanted: Value) -> Result<(), GrafanaError> {
+    async fn put_dashboard(&self, uid: &str, wanted: Value) -> Result<(), ApiError> {
         if let Some(live) = self.get(&format!("/api/dashboards/uid/{uid}")).await?
             && is_contained(&wanted, &live["dashboard"])
         {
@@ -108,12 +65,9 @@ impl Grafana {
         self.send("the dashboard", request).await.map(|_| ())
     }
 
-    async fn get(&self, path: &str) -> Result<Option<Value>, GrafanaError> {
-        match self.send("a look-up", self.request(Method::GET, path)).await {
-            Ok(text) => Ok(serde_json::from_str(&text).ok()),
-            Err(GrafanaError::Refused { status: 404, .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+    async fn get(&self, path: &str) -> Result<Option<Value>, ApiError> {
+        let found = absent(self.send("a look-up", self.request(Method::GET, path)).await)?;
+        Ok(found.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -124,26 +78,8 @@ impl Grafana {
         }
     }
 
-    async fn send(&self, what: &'static str, request: RequestBuilder) -> Result<String, GrafanaError> {
-        let unreachable = |source: reqwest::Error| GrafanaError::Unreachable {
-            url: self.url.clone(),
-            source: source.without_url(),
-        };
-        let answer = request.send().await.map_err(unreachable)?;
-        let status = answer.status();
-        let text = answer.text().await.map_err(unreachable)?;
-        if status.is_success() {
-            return Ok(text);
-        }
-        let message = serde_json::from_str::<Value>(&text)
-            .ok()
-            .and_then(|body| Some(body["message"].as_str()?.to_owned()))
-            .unwrap_or_else(|| text.chars().take(200).collect());
-        let url = self.url.clone();
-        Err(match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => GrafanaError::Unauthorized { url, message },
-            _ => GrafanaError::Refused { url, what, status: status.as_u16(), message },
-        })
+    async fn send(&self, what: &'static str, request: RequestBuilder) -> Result<String, ApiError> {
+        http::send(&self.url, what, request).await
     }
 }
 

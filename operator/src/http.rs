@@ -1,8 +1,10 @@
-//! The HTTP client that the API clients share.
+//! What the clients of InfluxDB's and Grafana's API share: the HTTP client, and how an answer becomes an
+//! error.
 
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, redirect};
+use reqwest::{Certificate, Client, RequestBuilder, StatusCode, redirect};
+use serde_json::Value;
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +15,97 @@ pub enum HttpError {
     /// TLS could not be set up.
     #[error("set up an HTTP client")]
     Client(#[source] reqwest::Error),
+}
+
+/// Why a request has not done what it was to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// No answer.
+    #[error("{url} does not answer: {source}")]
+    Unreachable {
+        /// The address.
+        url: String,
+        /// Why not.
+        source: reqwest::Error,
+    },
+    /// The credentials are not known there, or not enough.
+    #[error("{url} refuses the credentials, or they may not do this: {message}")]
+    Unauthorized {
+        /// The address.
+        url: String,
+        /// What it said.
+        message: String,
+    },
+    /// What the request is about is not there.
+    #[error("{url}: {message}")]
+    NotFound {
+        /// The address.
+        url: String,
+        /// What it said.
+        message: String,
+    },
+    /// Another answer than expected.
+    #[error("{url}: {what} was answered with {status}: {message}")]
+    Refused {
+        /// The address.
+        url: String,
+        /// What was asked.
+        what: &'static str,
+        /// The status.
+        status: u16,
+        /// What it said.
+        message: String,
+    },
+}
+
+impl ApiError {
+    /// For a condition: what is the matter, in one word.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            ApiError::Unreachable { .. } => "Unreachable",
+            ApiError::Unauthorized { .. } => "NotAuthorized",
+            ApiError::NotFound { .. } => "NotFound",
+            ApiError::Refused { .. } => "UnexpectedAnswer",
+        }
+    }
+}
+
+/// Sends a request to the API at `url`, and returns the body of a good answer. `what` says in an error
+/// what was asked.
+///
+/// # Errors
+/// If there is no answer, or it isn't good.
+pub async fn send(url: &str, what: &'static str, request: RequestBuilder) -> Result<String, ApiError> {
+    let unreachable =
+        |source: reqwest::Error| ApiError::Unreachable { url: url.into(), source: source.without_url() };
+    let answer = request.send().await.map_err(unreachable)?;
+    let status = answer.status();
+    let text = answer.text().await.map_err(unreachable)?;
+    if status.is_success() {
+        return Ok(text);
+    }
+    let message = serde_json::from_str::<Value>(&text)
+        .ok()
+        .and_then(|body| Some(body["message"].as_str()?.to_owned()))
+        .unwrap_or_else(|| text.chars().take(200).collect());
+    let url = url.into();
+    Err(match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ApiError::Unauthorized { url, message },
+        StatusCode::NOT_FOUND => ApiError::NotFound { url, message },
+        _ => ApiError::Refused { url, what, status: status.as_u16(), message },
+    })
+}
+
+/// Nothing instead of an error that says that nothing is there.
+///
+/// # Errors
+/// All others.
+pub fn absent<T>(found: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(ApiError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A client that gives up soon and follows nobody elsewhere with a credential. With a certificate

@@ -2,10 +2,11 @@
 
 mod wire;
 
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Client, Method};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::http::{self, ApiError, absent};
 use crate::resources::Tokens;
 use crate::resources::influxdb::ADMIN;
 use wire::{Authorization, Authorizations, Bucket, Buckets, Organization, Organizations, Right};
@@ -55,59 +56,6 @@ pub struct SetUp {
     pub changes: Vec<&'static str>,
 }
 
-/// Why the database is not as wanted.
-#[derive(Debug, thiserror::Error)]
-pub enum InfluxError {
-    /// No answer.
-    #[error("{url} does not answer: {source}")]
-    Unreachable {
-        /// The address.
-        url: String,
-        /// Why not.
-        source: reqwest::Error,
-    },
-    /// The token is not known there.
-    #[error("{url} refuses the token: {message}")]
-    Unauthorized {
-        /// The address.
-        url: String,
-        /// What it said.
-        message: String,
-    },
-    /// The organization or the bucket is not there.
-    #[error("{url}: {message}: create it there, or correct database.organization and database.bucket")]
-    NotFound {
-        /// The address.
-        url: String,
-        /// What it said.
-        message: String,
-    },
-    /// Another answer than expected.
-    #[error("{url}: {what} was answered with {status}: {message}")]
-    Refused {
-        /// The address.
-        url: String,
-        /// What was asked.
-        what: &'static str,
-        /// The status.
-        status: u16,
-        /// What it said.
-        message: String,
-    },
-}
-
-impl InfluxError {
-    /// For a condition: what is the matter, in one word.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            InfluxError::Unreachable { .. } => "Unreachable",
-            InfluxError::Unauthorized { .. } => "NotAuthorized",
-            InfluxError::NotFound { .. } => "NotFound",
-            InfluxError::Refused { .. } => "UnexpectedAnswer",
-        }
-    }
-}
-
 impl InfluxDb {
     /// The database at this address, asked with this token.
     pub fn new(http: Client, url: &str, token: &str) -> Self {
@@ -118,7 +66,7 @@ impl InfluxDb {
     ///
     /// # Errors
     /// If the database doesn't answer, or refuses.
-    pub async fn set_up(&self, wanted: &Wanted<'_>) -> Result<SetUp, InfluxError> {
+    pub async fn set_up(&self, wanted: &Wanted<'_>) -> Result<SetUp, ApiError> {
         let mut changes = Vec::new();
         if self.onboard(wanted).await? {
             changes.push("onboarded");
@@ -169,7 +117,7 @@ impl InfluxDb {
     ///
     /// # Errors
     /// If it would not.
-    pub async fn check_write(&self, organization: &str, bucket: &str) -> Result<(), InfluxError> {
+    pub async fn check_write(&self, organization: &str, bucket: &str) -> Result<(), ApiError> {
         let request = self.request(Method::POST, "/api/v2/write").query(&[
             ("org", organization),
             ("bucket", bucket),
@@ -179,7 +127,7 @@ impl InfluxDb {
     }
 
     /// Whether the first set-up was done just now.
-    async fn onboard(&self, wanted: &Wanted<'_>) -> Result<bool, InfluxError> {
+    async fn onboard(&self, wanted: &Wanted<'_>) -> Result<bool, ApiError> {
         #[derive(Deserialize)]
         struct Allowed {
             allowed: bool,
@@ -203,25 +151,25 @@ impl InfluxDb {
         Ok(true)
     }
 
-    async fn organization(&self, name: &str) -> Result<Option<Organization>, InfluxError> {
+    async fn organization(&self, name: &str) -> Result<Option<Organization>, ApiError> {
         let request = self.request(Method::GET, "/api/v2/orgs").query(&[("org", name)]);
         let found: Result<Organizations, _> = self.json("the organization", request).await;
         Ok(absent(found)?.and_then(|found| found.orgs.into_iter().next()))
     }
 
-    async fn create_organization(&self, name: &str) -> Result<Organization, InfluxError> {
+    async fn create_organization(&self, name: &str) -> Result<Organization, ApiError> {
         let request = self.request(Method::POST, "/api/v2/orgs").json(&json!({"name": name}));
         self.json("a new organization", request).await
     }
 
-    async fn bucket(&self, organization: &str, name: &str) -> Result<Option<Bucket>, InfluxError> {
+    async fn bucket(&self, organization: &str, name: &str) -> Result<Option<Bucket>, ApiError> {
         let request =
             self.request(Method::GET, "/api/v2/buckets").query(&[("orgID", organization), ("name", name)]);
         let found: Result<Buckets, _> = self.json("the bucket", request).await;
         Ok(absent(found)?.and_then(|found| found.buckets.into_iter().next()))
     }
 
-    async fn create_bucket(&self, organization: &str, wanted: &Wanted<'_>) -> Result<Bucket, InfluxError> {
+    async fn create_bucket(&self, organization: &str, wanted: &Wanted<'_>) -> Result<Bucket, ApiError> {
         let body = json!({
             "orgID": organization,
             "name": wanted.bucket,
@@ -230,13 +178,13 @@ impl InfluxDb {
         self.json("a new bucket", self.request(Method::POST, "/api/v2/buckets").json(&body)).await
     }
 
-    async fn set_retention(&self, bucket: &str, seconds: i64) -> Result<(), InfluxError> {
+    async fn set_retention(&self, bucket: &str, seconds: i64) -> Result<(), ApiError> {
         let body = json!({"retentionRules": retention_rules(seconds)});
         let request = self.request(Method::PATCH, &format!("/api/v2/buckets/{bucket}")).json(&body);
         self.send("a new retention", request).await.map(|_| ())
     }
 
-    async fn authorizations(&self, organization: &str) -> Result<Vec<Authorization>, InfluxError> {
+    async fn authorizations(&self, organization: &str) -> Result<Vec<Authorization>, ApiError> {
         let request = self.request(Method::GET, "/api/v2/authorizations").query(&[("orgID", organization)]);
         let found: Authorizations = self.json("the tokens", request).await?;
         Ok(found.authorizations)
@@ -249,7 +197,7 @@ impl InfluxDb {
         right: Right,
         place: Place<'_>,
         changes: &mut Vec<&'static str>,
-    ) -> Result<String, InfluxError> {
+    ) -> Result<String, ApiError> {
         if let Some(token) = self.valid_token(authorizations, known, right, place).await? {
             return Ok(token);
         }
@@ -265,7 +213,7 @@ impl InfluxDb {
         known: Option<&str>,
         right: Right,
         place: Place<'_>,
-    ) -> Result<Option<String>, InfluxError> {
+    ) -> Result<Option<String>, ApiError> {
         let own: Vec<&Authorization> =
             authorizations.iter().filter(|found| found.is_for(right, place.bucket)).collect();
         let told = own
@@ -288,22 +236,22 @@ impl InfluxDb {
         Ok(None)
     }
 
-    async fn revoke(&self, authorization: &Authorization) -> Result<(), InfluxError> {
+    async fn revoke(&self, authorization: &Authorization) -> Result<(), ApiError> {
         let path = format!("/api/v2/authorizations/{}", authorization.id);
         absent(self.send("the end of a token", self.request(Method::DELETE, &path)).await).map(|_| ())
     }
 
-    async fn knows(&self, token: &str) -> Result<bool, InfluxError> {
+    async fn knows(&self, token: &str) -> Result<bool, ApiError> {
         let asking = Self { token: token.into(), ..self.clone() };
         let request = asking.request(Method::GET, "/api/v2/buckets").query(&[("limit", "1")]);
         match asking.send("the buckets", request).await {
             Ok(_) => Ok(true),
-            Err(InfluxError::Unauthorized { .. }) => Ok(false),
+            Err(ApiError::Unauthorized { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    async fn create_authorization(&self, right: Right, place: Place<'_>) -> Result<String, InfluxError> {
+    async fn create_authorization(&self, right: Right, place: Place<'_>) -> Result<String, ApiError> {
         let body = json!({
             "orgID": place.organization,
             "description": right.description,
@@ -326,9 +274,9 @@ impl InfluxDb {
         &self,
         what: &'static str,
         request: reqwest::RequestBuilder,
-    ) -> Result<T, InfluxError> {
+    ) -> Result<T, ApiError> {
         let text = self.send(what, request).await?;
-        serde_json::from_str(&text).map_err(|error| InfluxError::Refused {
+        serde_json::from_str(&text).map_err(|error| ApiError::Refused {
             url: self.url.clone(),
             what,
             status: 200,
@@ -336,40 +284,8 @@ impl InfluxDb {
         })
     }
 
-    async fn send(
-        &self,
-        what: &'static str,
-        request: reqwest::RequestBuilder,
-    ) -> Result<String, InfluxError> {
-        let unreachable = |source: reqwest::Error| InfluxError::Unreachable {
-            url: self.url.clone(),
-            source: source.without_url(),
-        };
-        let answer = request.send().await.map_err(unreachable)?;
-        let status = answer.status();
-        let text = answer.text().await.map_err(unreachable)?;
-        if status.is_success() {
-            return Ok(text);
-        }
-        let message = serde_json::from_str::<Value>(&text)
-            .ok()
-            .and_then(|body| Some(body["message"].as_str()?.to_owned()))
-            .unwrap_or_else(|| text.chars().take(200).collect());
-        let url = self.url.clone();
-        Err(match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => InfluxError::Unauthorized { url, message },
-            StatusCode::NOT_FOUND => InfluxError::NotFound { url, message },
-            _ => InfluxError::Refused { url, what, status: status.as_u16(), message },
-        })
-    }
-}
-
-/// InfluxDB answers 404 to a search by a name that nothing has.
-fn absent<T>(found: Result<T, InfluxError>) -> Result<Option<T>, InfluxError> {
-    match found {
-        Ok(found) => Ok(Some(found)),
-        Err(InfluxError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error),
+    async fn send(&self, what: &'static str, request: reqwest::RequestBuilder) -> Result<String, ApiError> {
+        http::send(&self.url, what, request).await
     }
 }
 

@@ -4,7 +4,7 @@ use api::iotpipeline::IoTPipeline;
 use kube::ResourceExt;
 
 use super::{Context, events};
-use crate::http;
+use crate::http::{self, ApiError};
 use crate::influxdb::{InfluxDb, Wanted};
 use crate::observe::Observed;
 use crate::plan::{DatabasePlace, ExternalDatabase, ManagedDatabase, Plan};
@@ -77,7 +77,7 @@ async fn managed(
         }
         Err(error) => {
             let mut message = error.to_string();
-            if matches!(error, crate::influxdb::InfluxError::Unauthorized { .. }) {
+            if matches!(error, ApiError::Unauthorized { .. }) {
                 message.push_str(&format!(
                     "; the volume was set up with another token than the Secret {name} has: restore that Secret, or delete the volume data-{name}-0 to start anew"
                 ));
@@ -98,6 +98,10 @@ async fn external(context: &Context, plan: &Plan, database: &ExternalDatabase) -
     let influxdb = InfluxDb::new(http, &database.url, &database.token);
     match influxdb.check_write(&plan.database.organization, &plan.database.bucket).await {
         Ok(()) => Part::ready(format!("{} takes points", database.url)),
+        Err(error @ ApiError::NotFound { .. }) => Part::not_ready(
+            error.reason(),
+            format!("{error}: create it there, or correct database.organization and database.bucket"),
+        ),
         Err(error) => Part::not_ready(error.reason(), error.to_string()),
     }
 }
