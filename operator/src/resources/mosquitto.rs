@@ -124,10 +124,18 @@ fn passwd(plan: &Plan, users: &[User]) -> String {
     lines
 }
 
+/// The bridge may read whatever its routes come to ask for: a route's filter that had to be let in here
+/// first would be subscribed before mosquitto has reread this file, and what is published in between
+/// would be acknowledged and never delivered. `#` leaves out the topics that begin with `$`.
 fn acl(plan: &Plan, users: &[User]) -> String {
-    let mut lines = format!("user {BRIDGE_USER}\n");
-    let mut filters: Vec<String> =
-        plan.routes.iter().filter_map(|route| route.pattern().ok()).map(|pattern| pattern.filter()).collect();
+    let mut lines = format!("user {BRIDGE_USER}\ntopic read #\n");
+    let mut filters: Vec<String> = plan
+        .routes
+        .iter()
+        .filter_map(|route| route.pattern().ok())
+        .map(|pattern| pattern.filter())
+        .filter(|filter| filter.starts_with('$'))
+        .collect();
     filters.sort_unstable();
     filters.dedup();
     for filter in filters {
