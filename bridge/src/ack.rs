@@ -4,7 +4,7 @@
 //! that is never used again, so what ends after its connection has gone acknowledges nothing: the
 //! broker redelivers, and the acknowledgement of one connection can't hit a message of the next.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::{BufMut, BytesMut};
 
@@ -23,8 +23,6 @@ pub struct Acks {
     /// The sequence number of the first slot.
     first: u64,
     slots: VecDeque<Slot>,
-    /// Packet ids of QoS 2 that were answered with PUBREC, and whose PUBREL has not come.
-    unreleased: HashSet<u16>,
 }
 
 #[derive(Debug)]
@@ -32,6 +30,7 @@ struct Slot {
     packet_id: u16,
     exactly_once: bool,
     parts: u32,
+    position: u64,
 }
 
 impl Acks {
@@ -40,15 +39,11 @@ impl Acks {
         Sequence(self.first + self.slots.len() as u64)
     }
 
-    /// Whether a QoS 2 message was stored before, and comes again because the broker missed our PUBREC.
-    pub fn is_unreleased(&self, packet_id: u16) -> bool {
-        self.unreleased.contains(&packet_id)
-    }
-
-    /// Takes note of a received message; may be acknowledged once `parts` have ended.
-    pub fn receive(&mut self, packet_id: u16, exactly_once: bool, parts: u32) -> Sequence {
+    /// Takes note of a received message, which has this position in the memory of stamps; it may be
+    /// acknowledged once `parts` have ended.
+    pub fn receive(&mut self, packet_id: u16, exactly_once: bool, parts: u32, position: u64) -> Sequence {
         let sequence = self.next();
-        self.slots.push_back(Slot { packet_id, exactly_once, parts });
+        self.slots.push_back(Slot { packet_id, exactly_once, parts, position });
         sequence
     }
 
@@ -60,29 +55,28 @@ impl Acks {
         }
     }
 
-    /// Appends the packets that acknowledge all messages whose turn it is.
-    pub fn write(&mut self, out: &mut BytesMut) {
+    /// Appends the packets that acknowledge all messages whose turn it is; returns the last one's
+    /// position in the memory of stamps.
+    pub fn write(&mut self, out: &mut BytesMut) -> Option<u64> {
         const PUBACK: u8 = 0x40;
         const PUBREC: u8 = 0x50;
+        let mut last = None;
         while self.slots.front().is_some_and(|slot| slot.parts == 0)
             && let Some(slot) = self.slots.pop_front()
         {
             self.first += 1;
             let [high, low] = slot.packet_id.to_be_bytes();
-            if slot.exactly_once {
-                self.unreleased.insert(slot.packet_id);
-                out.put_slice(&[PUBREC, 2, high, low]);
-            } else {
-                out.put_slice(&[PUBACK, 2, high, low]);
-            }
+            let answer = if slot.exactly_once { PUBREC } else { PUBACK };
+            out.put_slice(&[answer, 2, high, low]);
+            last = Some(slot.position);
         }
+        last
     }
 
-    /// The broker gives a packet id of QoS 2 free: appends PUBCOMP, also for an id that is not known
-    /// (this process may be new), since the broker would repeat PUBREL for ever.
-    pub fn release(&mut self, packet_id: u16, out: &mut BytesMut) {
+    /// The broker gives a packet id of QoS 2 free: appends PUBCOMP, whichever id it is. Ids are not
+    /// remembered for this: a message that comes again is stored again, with the stamp that it had.
+    pub fn release(packet_id: u16, out: &mut BytesMut) {
         const PUBCOMP: u8 = 0x70;
-        self.unreleased.remove(&packet_id);
         let [high, low] = packet_id.to_be_bytes();
         out.put_slice(&[PUBCOMP, 2, high, low]);
     }
@@ -91,11 +85,6 @@ impl Acks {
     pub fn disconnect(&mut self) {
         self.first += self.slots.len() as u64;
         self.slots.clear();
-    }
-
-    /// The broker starts with an empty session: packet ids mean nothing any more.
-    pub fn forget_session(&mut self) {
-        self.unreleased.clear();
     }
 
     /// How many messages are not acknowledged yet.
@@ -119,8 +108,8 @@ mod tests {
     #[test]
     fn acknowledgements_keep_the_order_of_receipt() {
         let mut acks = Acks::default();
-        let one = acks.receive(7, false, 1);
-        let two = acks.receive(8, false, 1);
+        let one = acks.receive(7, false, 1, 0);
+        let two = acks.receive(8, false, 1, 0);
         acks.complete(two);
         assert!(written(&mut acks).is_empty());
         acks.complete(one);
@@ -131,7 +120,7 @@ mod tests {
     #[test]
     fn a_message_waits_for_all_of_its_parts() {
         let mut acks = Acks::default();
-        let message = acks.receive(1, false, 2);
+        let message = acks.receive(1, false, 2, 0);
         acks.complete(message);
         assert!(written(&mut acks).is_empty());
         acks.complete(message);
@@ -141,16 +130,16 @@ mod tests {
     #[test]
     fn a_message_without_parts_is_acknowledged_in_its_turn() {
         let mut acks = Acks::default();
-        acks.receive(300, false, 0);
+        acks.receive(300, false, 0, 0);
         assert_eq!(written(&mut acks), [0x40, 2, 1, 44]);
     }
 
     #[test]
     fn what_ends_after_its_connection_acknowledges_nothing() {
         let mut acks = Acks::default();
-        let old = acks.receive(1, false, 1);
+        let old = acks.receive(1, false, 1, 0);
         acks.disconnect();
-        let new = acks.receive(1, false, 1);
+        let new = acks.receive(1, false, 1, 0);
         acks.complete(old);
         assert!(written(&mut acks).is_empty());
         acks.complete(new);
@@ -158,18 +147,26 @@ mod tests {
     }
 
     #[test]
-    fn a_qos_2_message_is_known_until_it_is_released() {
+    fn a_qos_2_message_is_answered_in_two_steps() {
         let mut acks = Acks::default();
-        let message = acks.receive(5, true, 1);
+        let message = acks.receive(5, true, 1, 0);
         acks.complete(message);
         assert_eq!(written(&mut acks), [0x50, 2, 0, 5]);
-        acks.disconnect();
-        assert!(acks.is_unreleased(5));
         let mut out = BytesMut::new();
-        acks.release(5, &mut out);
-        acks.release(6, &mut out);
-        assert_eq!(out[..], [0x70, 2, 0, 5, 0x70, 2, 0, 6]);
-        assert!(!acks.is_unreleased(5));
+        Acks::release(5, &mut out);
+        assert_eq!(out[..], [0x70, 2, 0, 5]);
+    }
+
+    #[test]
+    fn the_position_of_the_last_acknowledged_message_is_told() {
+        let mut acks = Acks::default();
+        acks.receive(1, false, 0, 40);
+        acks.receive(2, false, 0, 41);
+        let blocked = acks.receive(3, false, 1, 42);
+        assert_eq!(acks.write(&mut BytesMut::new()), Some(41));
+        assert_eq!(acks.write(&mut BytesMut::new()), None);
+        acks.complete(blocked);
+        assert_eq!(acks.write(&mut BytesMut::new()), Some(42));
     }
 
     proptest! {
@@ -183,7 +180,7 @@ mod tests {
                 match step {
                     0 | 1 => {
                         let (packet_id, parts) = (ever.len() as u16 + 1, number as u32 % 3);
-                        let sequence = acks.receive(packet_id, false, parts);
+                        let sequence = acks.receive(packet_id, false, parts, 0);
                         ever.push(sequence);
                         model.push((sequence, packet_id, parts));
                     }

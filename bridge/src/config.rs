@@ -12,6 +12,7 @@ use api::bridge_config::BridgeConfig;
 use reqwest::Url;
 use sha2::{Digest, Sha256};
 
+use crate::stamps::WINDOW;
 use crate::table::{CompileError, Table};
 
 /// A configuration that is checked and compiled.
@@ -116,9 +117,11 @@ fn check(config: &BridgeConfig) -> Result<(), ConfigError> {
         return Err(ConfigError::Url { what: "database.url", url: url.clone(), expected });
     }
     let (receive_maximum, size) = (config.mqtt.receive_maximum, config.mqtt.max_packet_size);
-    if receive_maximum == 0 {
-        let expected = "choose 1 to 65535";
-        return Err(ConfigError::Number { what: "mqtt.receiveMaximum", value: 0, expected });
+    // So that the memory of stamps holds all that can come again.
+    if !(1..=WINDOW).contains(&receive_maximum.into()) {
+        let expected = "choose 1 to 32768";
+        let value = receive_maximum.into();
+        return Err(ConfigError::Number { what: "mqtt.receiveMaximum", value, expected });
     }
     if !(1_024..=268_435_460).contains(&size) {
         let expected = "choose 1024 to 268435460";

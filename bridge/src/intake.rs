@@ -2,7 +2,6 @@
 //! and from borrowed bytes.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::ack::Sequence;
 use crate::batch::Batches;
@@ -20,7 +19,6 @@ pub struct Intake {
     levels: Levels,
     found: Vec<usize>,
     values: Values,
-    stamps: Stamps,
 }
 
 /// What became of a message.
@@ -51,15 +49,11 @@ impl Taken {
 }
 
 impl Intake {
-    /// Reads the clock, once for all messages that were read together.
-    pub fn tick(&mut self) {
-        self.stamps.tick(SystemTime::now());
-    }
-
-    /// Takes one message in.
+    /// Takes one message in that was received at `stamp`.
     pub fn accept(
         &mut self,
         publish: &Publish<'_>,
+        stamp: i64,
         sequence: Sequence,
         table: &Arc<Table>,
         batches: &mut Batches,
@@ -75,7 +69,6 @@ impl Intake {
             taken.dropped = true;
             return taken;
         }
-        let stamp = self.stamps.next();
         let message = Message { topic, levels: &self.levels, payload: publish.payload };
         for &route in &self.found {
             let batch = batches.open(table);
@@ -88,40 +81,5 @@ impl Intake {
             }
         }
         taken
-    }
-}
-
-/// Times of reception in nanoseconds, strictly increasing, so that no two messages of one series merge.
-#[derive(Debug, Default)]
-pub struct Stamps {
-    last: i64,
-}
-
-impl Stamps {
-    /// Moves on to this time, unless the stamps are ahead of it already.
-    pub fn tick(&mut self, now: SystemTime) {
-        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
-        self.last = self.last.max(now);
-    }
-
-    fn next(&mut self) -> i64 {
-        self.last += 1;
-        self.last
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn stamps_increase_even_if_the_clock_is_set_back() {
-        let mut stamps = Stamps::default();
-        stamps.tick(UNIX_EPOCH + Duration::from_secs(10));
-        assert_eq!([stamps.next(), stamps.next()], [10_000_000_001, 10_000_000_002]);
-        stamps.tick(UNIX_EPOCH + Duration::from_secs(9));
-        assert_eq!(stamps.next(), 10_000_000_003);
     }
 }

@@ -7,6 +7,8 @@
 //!    and [`json`] (with `value`) read the payload, [`encode`] writes line protocol into the open [`batch`].
 //! 3. [`sink`] stores batches through [`database`], and finds out which points are refused.
 //! 4. [`ack`] knows what may be acknowledged; [`dead`] publishes what can't be stored.
+//! 5. [`stamps`] gives each message its time of reception, and a message that comes again the one that it
+//!    had; [`journal`] keeps them on the volume.
 //!
 //! [`pipeline`] is the loop that joins them, [`config`] what they are told, [`subscribe`] what the
 //! broker is asked for, [`state`] what they remember across restarts, [`health`] and [`metrics`] what they tell. [`explain`] runs stage 2 alone.
@@ -14,6 +16,7 @@
 //! Invariants:
 //! - A message is acknowledged after each of its points is stored or has become a dead letter that the
 //!   broker took (or refused for good, which is counted); in order of receipt; on its own connection.
+//! - A message of QoS 1 or 2 that comes again makes the point that it made before, also in another process.
 //! - What is not a message's fault is tried again for ever. Nothing of QoS 1 or 2 is dropped.
 //! - No stage waits for the other side: pings go out while the database is away.
 //! - Between bytes in and bytes out there is no clock and no network, but for the time of reception.
@@ -29,6 +32,7 @@ pub mod encode;
 pub mod explain;
 pub mod health;
 pub mod intake;
+pub mod journal;
 pub mod json;
 pub mod metrics;
 pub mod packet;
@@ -37,6 +41,7 @@ pub mod route;
 pub mod session;
 pub mod sink;
 pub mod source;
+pub mod stamps;
 pub mod state;
 pub mod subscribe;
 pub mod table;
@@ -74,7 +79,7 @@ pub async fn run(
     let health = health::Health::new(&loaded.hash);
     tracing::info!(hash = loaded.hash, routes = loaded.config.routes.len(), "the configuration is in effect");
     let server = tokio::spawn(health::serve(listener, Arc::clone(&health)));
-    pipeline::Pipeline::new(loaded, watch, state::State::open(state), health).run(stop).await;
+    pipeline::Pipeline::new(loaded, watch, state, health).run(stop).await;
     server.abort();
     Ok(())
 }

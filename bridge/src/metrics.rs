@@ -62,6 +62,7 @@ impl EncodeLabelValue for SideName {
 pub struct Metrics {
     registry: Registry,
     pub messages_received: Counter,
+    pub messages_repeated: Counter,
     pub bytes_received: Counter,
     pub messages_unrouted: Counter,
     pub messages_dropped: Family<ReasonLabel, Counter>,
@@ -96,6 +97,7 @@ impl Metrics {
         }
         register! {
             messages_received: "Messages that the broker delivered, copies included",
+            messages_repeated: "Messages that the broker delivered again; stored under the time that they had",
             bytes_received: "Bytes read from the broker",
             messages_unrouted: "Messages that no route matches; acknowledged",
             messages_dropped: "Messages that were dropped by policy",

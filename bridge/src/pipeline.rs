@@ -3,8 +3,9 @@
 //! while the other has something to say.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use api::bridge_config::BridgeConfig;
 use bytes::Buf;
@@ -13,11 +14,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use crate::batch::Batches;
 use crate::config::{ConfigError, Loaded, Watch};
 use crate::health::Health;
+use crate::journal::Journal;
 use crate::metrics::{ReasonLabel, SideName};
 use crate::packet;
 use crate::session::Session;
 use crate::sink::{Outcome, Sink};
-use crate::source::{Event, Link, SourceError};
+use crate::source::{Event, KeepAlive, Link, SourceError};
 use crate::state::State;
 
 /// How often the configuration file, the keep-alive and refused subscriptions are looked at.
@@ -33,6 +35,7 @@ pub struct Pipeline {
     watch: Watch,
     config: BridgeConfig,
     state: State,
+    journal: Journal,
     link: Link,
     session: Session,
     batches: Batches,
@@ -40,12 +43,16 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Prepares everything; connects nowhere yet.
-    pub fn new(loaded: Loaded, watch: Watch, state: State, health: Arc<Health>) -> Self {
-        let link = Link::new(&loaded.config.mqtt);
+    /// Prepares everything, with what the directory remembers; connects nowhere yet.
+    pub fn new(loaded: Loaded, watch: Watch, directory: &Path, health: Arc<Health>) -> Self {
+        let mqtt = &loaded.config.mqtt;
+        let link = Link::new(mqtt);
         let sink = Sink::start(&loaded.config.database, Arc::clone(&health));
-        let session = Session::new(&loaded, state.filters(&loaded.config.mqtt), Arc::clone(&health));
-        Self { health, watch, config: loaded.config, state, link, session, batches: Batches::default(), sink }
+        let state = State::open(directory);
+        let (journal, stamps) = Journal::open(directory, &mqtt.url, &mqtt.client_id);
+        let session = Session::new(&loaded, state.filters(mqtt), stamps, Arc::clone(&health));
+        let batches = Batches::default();
+        Self { health, watch, config: loaded.config, state, journal, link, session, batches, sink }
     }
 
     /// Runs until it is told to stop, then stores what it has, acknowledges that, and says goodbye.
@@ -140,7 +147,7 @@ impl Pipeline {
         let mut input = std::mem::take(&mut connection.input);
         let output = &mut connection.output;
         let mut taken = 0;
-        self.session.tick();
+        self.session.tick(SystemTime::now());
         let result = loop {
             let rest = &input[taken..];
             match packet::frame_length(rest, max) {
@@ -159,6 +166,7 @@ impl Pipeline {
         };
         input.advance(taken);
         connection.input = input;
+        self.journal.save(self.session.stamps());
         self.flush();
         result
     }
@@ -177,11 +185,15 @@ impl Pipeline {
     /// What has to be looked at now and then.
     async fn look(&mut self) {
         self.health.beat();
-        match self.link.keep_alive() {
-            Ok(None) => self.flush(),
-            Ok(Some(silent)) => {
-                let message = format!("the broker has been silent for {} s", silent.as_secs());
-                self.health.not_ready(SideName::Broker, "Unresponsive", message);
+        match self.link.keep_alive(self.session.wants_ping()) {
+            Ok(KeepAlive { pinged, silent }) => {
+                if pinged {
+                    self.session.pinged();
+                }
+                self.flush();
+                if let Some(silent) = silent {
+                    self.silent(silent);
+                }
             }
             Err(error) => self.lose(error),
         }
@@ -193,6 +205,11 @@ impl Pipeline {
             Some(Ok(loaded)) => self.reconfigure(loaded).await,
             Some(Err(error)) => self.refuse(&error),
         }
+    }
+
+    fn silent(&self, since: Duration) {
+        let message = format!("the broker has been silent for {} s", since.as_secs());
+        self.health.not_ready(SideName::Broker, "Unresponsive", message);
     }
 
     fn refuse(&self, error: &ConfigError) {
@@ -211,6 +228,9 @@ impl Pipeline {
             self.link.reconfigure(&loaded.config.mqtt).await;
             let held = self.state.filters(&loaded.config.mqtt);
             self.session.moved((!same_session).then_some(held));
+            if !same_session {
+                self.journal.change_session(&new.url, &new.client_id, self.session.stamps());
+            }
         }
         self.flush();
         tracing::info!(

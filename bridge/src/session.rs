@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use api::bridge_config::dead_letter_topic;
 use bytes::{Bytes, BytesMut};
@@ -19,6 +20,7 @@ use crate::metrics::{ReasonLabel, RouteLabel, SideName};
 use crate::packet::{Incoming, Publish};
 use crate::sink::Outcome;
 use crate::source::SourceError;
+use crate::stamps::{self, Stamps};
 use crate::subscribe::Subscriber;
 use crate::table::Table;
 
@@ -28,6 +30,7 @@ pub struct Session {
     pipeline: String,
     table: Arc<Table>,
     intake: Intake,
+    stamps: Stamps,
     acks: Acks,
     letters: DeadLetters,
     subscriber: Subscriber,
@@ -38,8 +41,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that may hold subscriptions from a life before.
-    pub fn new(loaded: &Loaded, held: BTreeSet<String>, health: Arc<Health>) -> Self {
+    /// A session that may hold subscriptions from a life before, and deliver again what it delivered then.
+    pub fn new(loaded: &Loaded, held: BTreeSet<String>, stamps: Stamps, health: Arc<Health>) -> Self {
         let mut subscriber = Subscriber::default();
         subscriber.remember(held);
         subscriber.want(loaded.table.filters());
@@ -48,6 +51,7 @@ impl Session {
             pipeline: loaded.config.pipeline.clone(),
             table: Arc::clone(&loaded.table),
             intake: Intake::default(),
+            stamps,
             acks: Acks::default(),
             letters: DeadLetters::default(),
             subscriber,
@@ -58,8 +62,9 @@ impl Session {
     }
 
     /// The connection is open, and this is what the broker said. What was received before and waits is
-    /// stored in any case, though a resumed session delivers it again: a broker that was killed may have
-    /// acknowledged to the publisher what it had not saved yet, and then only the bridge has it.
+    /// stored in any case, though a resumed session delivers it again, which makes the same point: a broker
+    /// that was killed may have acknowledged to the publisher what it had not saved yet, and then only the
+    /// bridge has it.
     pub fn connected(&mut self, connack: &ConnAck) {
         let properties = connack.properties.as_ref();
         self.limits = Limits {
@@ -69,9 +74,7 @@ impl Session {
         let identifiers =
             properties.and_then(|all| all.subscription_identifiers_available).is_none_or(|flag| flag != 0);
         self.subscriber.connect(identifiers, connack.session_present);
-        if !connack.session_present {
-            self.acks.forget_session();
-        }
+        self.stamps.connected(connack.session_present);
         self.health.metrics.connections.inc();
         tracing::info!(resumed = connack.session_present, "connected to the broker");
     }
@@ -83,6 +86,7 @@ impl Session {
         }
         self.limits.receive_maximum = 0;
         self.acks.disconnect();
+        self.stamps.disconnected();
         self.letters.disconnect();
         self.subscriber.disconnect();
     }
@@ -92,7 +96,7 @@ impl Session {
     pub fn moved(&mut self, held: Option<BTreeSet<String>>) {
         self.disconnected();
         if let Some(held) = held {
-            self.acks.forget_session();
+            self.stamps.forget();
             self.subscriber.remember(held);
         }
     }
@@ -114,9 +118,24 @@ impl Session {
         self.draining = true;
     }
 
-    /// Reads the clock, once for all packets that were read together.
-    pub fn tick(&mut self) {
-        self.intake.tick();
+    /// Tells the time, once for all packets that were read together.
+    pub fn tick(&mut self, now: SystemTime) {
+        self.stamps.tick(now);
+    }
+
+    /// The times of reception, for the journal.
+    pub fn stamps(&self) -> &Stamps {
+        &self.stamps
+    }
+
+    /// Whether a ping is wanted before it is due, to learn what the broker has forgotten.
+    pub fn wants_ping(&self) -> bool {
+        self.stamps.wants_ping()
+    }
+
+    /// A ping goes out.
+    pub fn pinged(&mut self) {
+        self.stamps.pinged();
     }
 
     /// Whether nothing waits for the broker's answer.
@@ -140,7 +159,7 @@ impl Session {
         output: &mut BytesMut,
     ) -> Result<(), SourceError> {
         match packet {
-            Incoming::Publish(publish) => self.receive(&publish, batches, output),
+            Incoming::Publish(publish) => self.receive(&publish, batches),
             Incoming::Other(packet) => return self.handle_other(*packet, output),
             Incoming::Disconnect => return Err(SourceError::Closed(String::new())),
         }
@@ -149,7 +168,8 @@ impl Session {
 
     fn handle_other(&mut self, packet: Packet, output: &mut BytesMut) -> Result<(), SourceError> {
         match packet {
-            Packet::PubRel(release) => self.acks.release(release.pkid, output),
+            Packet::PubRel(release) => Acks::release(release.pkid, output),
+            Packet::PingResp(_) => self.stamps.ping_answered(),
             Packet::PubAck(ack) => self.letter_answered(ack.pkid, ack.reason),
             Packet::SubAck(answer) => {
                 self.subscriber.suback(&answer, Instant::now());
@@ -161,25 +181,27 @@ impl Session {
             Packet::Disconnect(disconnect) => {
                 return Err(SourceError::Closed(format!(": {:?}", disconnect.reason_code)));
             }
-            // A ping's answer; that something came is what counts.
             _ => {}
         }
         Ok(())
     }
 
-    fn receive(&mut self, publish: &Publish<'_>, batches: &mut Batches, output: &mut BytesMut) {
+    fn receive(&mut self, publish: &Publish<'_>, batches: &mut Batches) {
         self.health.metrics.messages_received.inc();
         if self.draining {
             return;
         }
-        if publish.qos == 2 && self.acks.is_unreleased(publish.packet_id) {
-            // Stored before; the broker missed that it was received.
-            self.acks.receive(publish.packet_id, true, 0);
-            self.acks.write(output);
-            return;
-        }
-        let sequence = if publish.qos == 0 { Sequence::NONE } else { self.acks.next() };
-        let taken = self.intake.accept(publish, sequence, &self.table, batches);
+        let (sequence, stamp, position) = if publish.qos == 0 {
+            (Sequence::NONE, self.stamps.fresh(), 0)
+        } else {
+            let hash = stamps::content_hash(publish.topic, publish.payload);
+            let received = self.stamps.receive(publish.packet_id, hash);
+            if received.repeated {
+                self.health.metrics.messages_repeated.inc();
+            }
+            (self.acks.next(), received.stamp, received.position)
+        };
+        let taken = self.intake.accept(publish, stamp, sequence, &self.table, batches);
         if taken.dropped {
             let label = ReasonLabel { reason: "DatabaseTooSlow" };
             self.health.metrics.messages_dropped.get_or_create(&label).inc();
@@ -187,7 +209,7 @@ impl Session {
             self.health.metrics.messages_unrouted.inc();
         }
         if publish.qos > 0 {
-            self.acks.receive(publish.packet_id, publish.qos == 2, taken.parts());
+            self.acks.receive(publish.packet_id, publish.qos == 2, taken.parts(), position);
         }
         for refusal in taken.refusals {
             let table = Arc::clone(&self.table);
@@ -272,7 +294,9 @@ impl Session {
             self.drop_letter(&letter, "it is larger than the broker allows");
         }
         let before = self.acks.outstanding();
-        self.acks.write(output);
+        if let Some(position) = self.acks.write(output) {
+            self.stamps.acknowledge(position);
+        }
         let metrics = &self.health.metrics;
         metrics.messages_acknowledged.inc_by((before - self.acks.outstanding()) as u64);
         metrics.messages_in_flight.set(self.acks.outstanding() as i64);

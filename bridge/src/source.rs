@@ -75,6 +75,15 @@ pub enum SourceError {
     Packet(#[from] PacketError),
 }
 
+/// How alive the connection is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeepAlive {
+    /// Whether a ping goes out.
+    pub pinged: bool,
+    /// For how long nothing has come, if that is long.
+    pub silent: Option<Duration>,
+}
+
 impl SourceError {
     /// One word for the status.
     pub fn reason(&self) -> &'static str {
@@ -214,13 +223,14 @@ impl Link {
         self.state = State::Waiting(Instant::now());
     }
 
-    /// Sends a ping when it is due. Says for how long the broker has been silent, if that is long;
-    /// loses the connection if it is too long.
-    pub fn keep_alive(&mut self) -> Result<Option<Duration>, SourceError> {
+    /// Sends a ping when it is due, or wanted. Says for how long the broker has been silent, if that is
+    /// long; loses the connection if it is too long.
+    pub fn keep_alive(&mut self, wanted: bool) -> Result<KeepAlive, SourceError> {
         let paused = self.paused;
-        let State::Open(connection) = &mut self.state else { return Ok(None) };
+        let State::Open(connection) = &mut self.state else { return Ok(KeepAlive::default()) };
         let now = Instant::now();
-        if now - connection.last_ping >= PING_EVERY.min(connection.keep_alive / 2) {
+        let pinged = wanted || now - connection.last_ping >= PING_EVERY.min(connection.keep_alive / 2);
+        if pinged {
             connection.last_ping = now;
             PingReq::write(&mut connection.output).expect("a ping can be written");
         }
@@ -232,7 +242,7 @@ impl Link {
         if silent > connection.keep_alive.max(SILENT) {
             return Err(SourceError::Silent(silent.as_secs()));
         }
-        Ok((silent > SILENT).then_some(silent))
+        Ok(KeepAlive { pinged, silent: (silent > SILENT).then_some(silent) })
     }
 }
 

@@ -250,6 +250,22 @@ impl FakeInflux {
         within("a write", asked.wait_for(|now| *now >= count)).await.expect("a write");
     }
 
+    /// The points that the accepted lines make: of two with one series and time, InfluxDB keeps the last.
+    pub(crate) fn points(&self) -> Vec<String> {
+        let lines = self.stored.lock().expect("unpoisoned");
+        let mut points: Vec<(String, String)> = Vec::new();
+        for line in lines.iter() {
+            let (rest, time) = line.rsplit_once(' ').expect("a timestamp");
+            let (series, _) = rest.split_once(' ').expect("fields");
+            let key = format!("{series} {time}");
+            match points.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, point)) => rest.clone_into(point),
+                None => points.push((key, rest.to_owned())),
+            }
+        }
+        points.into_iter().map(|(_, point)| point).collect()
+    }
+
     /// The lines that were accepted, without their timestamps, in order.
     pub(crate) fn stored(&self) -> Vec<String> {
         let lines = self.stored.lock().expect("unpoisoned");

@@ -3,12 +3,13 @@
 #![allow(missing_docs)]
 
 mod fakes;
+mod repetition;
 
 use std::time::{Duration, Instant};
 
 use fakes::{Bridge, FakeBroker, FakeInflux, message};
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, Packet, PubAckReason, PubRel, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, Packet, PubAckReason, SubscribeReasonCode};
 
 const NUMBERS: &str = "- {name: numbers, topic: 'n/{x}', qos: 2, payload: {float: {}}}\n";
 const CONFLICT: &str = r#"{"code": "unprocessable entity", "message": "partial write: field type conflict"}"#;
@@ -267,25 +268,6 @@ async fn a_body_that_is_too_large_is_written_in_parts() {
     peer.send_raw(&bytes).await;
     assert_eq!(peer.acknowledged(9).await, (1..=9).collect::<Vec<u16>>());
     assert_eq!(influx.stored().len(), 9);
-}
-
-#[tokio::test]
-async fn a_qos_2_message_is_stored_once_through_a_reconnect() {
-    let (broker, influx, _bridge) = start(NUMBERS).await;
-    let mut peer = broker.accept(false, &["n/+"]).await;
-    peer.publish("n/a", "1", QoS::ExactlyOnce, 4).await;
-    assert!(matches!(peer.packet().await, Packet::PubRec(rec) if rec.pkid == 4));
-    drop(peer);
-    let mut peer = broker.accept(true, &["n/+"]).await;
-    peer.publish("n/a", "1", QoS::ExactlyOnce, 4).await;
-    assert!(matches!(peer.packet().await, Packet::PubRec(rec) if rec.pkid == 4));
-    peer.send(Packet::PubRel(PubRel::new(4, None))).await;
-    assert!(matches!(peer.packet().await, Packet::PubComp(comp) if comp.pkid == 4));
-    peer.send(Packet::PubRel(PubRel::new(9, None))).await;
-    assert!(matches!(peer.packet().await, Packet::PubComp(comp) if comp.pkid == 9), "an id of a past life");
-    peer.publish("n/b", "2", QoS::ExactlyOnce, 4).await;
-    assert!(matches!(peer.packet().await, Packet::PubRec(rec) if rec.pkid == 4));
-    assert_eq!(influx.stored(), ["numbers,x=a value=1", "numbers,x=b value=2"]);
 }
 
 #[tokio::test]

@@ -1,0 +1,111 @@
+//! What a broker delivers again makes the point that it made before. The sensor says the same every time.
+
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Packet, PubRel};
+
+use crate::fakes::{Bridge, FakeBroker, FakeInflux, Peer};
+use crate::{NUMBERS, start};
+
+const POINT: &str = "numbers,x=a value=1";
+
+/// Three messages of one content; the broker has read the acknowledgement of none.
+async fn three() -> (FakeBroker, FakeInflux, Bridge, Peer) {
+    let (broker, influx, bridge) = start(NUMBERS).await;
+    let mut peer = broker.accept(false, &["n/+"]).await;
+    publish(&mut peer, 1..=3).await;
+    peer.acknowledged(3).await;
+    assert_eq!(influx.points(), [POINT; 3]);
+    (broker, influx, bridge, peer)
+}
+
+async fn publish(peer: &mut Peer, ids: impl IntoIterator<Item = u16>) {
+    for id in ids {
+        peer.publish("n/a", "1", QoS::AtLeastOnce, id).await;
+    }
+}
+
+#[tokio::test]
+async fn what_comes_again_after_a_reconnect_is_stored_once() {
+    let (broker, influx, _bridge, peer) = three().await;
+    drop(peer);
+    let mut peer = broker.accept(true, &["n/+"]).await;
+    publish(&mut peer, 2..=4).await;
+    assert_eq!(peer.acknowledged(3).await, [2, 3, 4]);
+    assert_eq!(influx.points(), [POINT; 4]);
+}
+
+#[tokio::test]
+async fn what_comes_again_after_a_crash_is_stored_once() {
+    let (broker, influx, mut bridge, _peer) = three().await;
+    bridge.crash_and_start().await;
+    let mut peer = broker.accept(true, &["n/+"]).await;
+    publish(&mut peer, 1..=4).await;
+    assert_eq!(peer.acknowledged(4).await, [1, 2, 3, 4]);
+    assert_eq!(influx.points(), [POINT; 4]);
+    let metrics = bridge.get("/metrics").await.1;
+    assert!(metrics.contains("messages_repeated_total 3"), "{metrics}");
+}
+
+#[tokio::test]
+async fn what_was_received_and_not_stored_before_a_crash_is_stored_once() {
+    let (broker, influx, mut bridge) = start(NUMBERS).await;
+    let mut peer = broker.accept(false, &["n/+"]).await;
+    influx.open(false);
+    publish(&mut peer, 1..=2).await;
+    influx.asked(1).await;
+    bridge.crash_and_start().await;
+    influx.open(true);
+    let mut peer = broker.accept(true, &["n/+"]).await;
+    publish(&mut peer, 1..=3).await;
+    assert_eq!(peer.acknowledged(3).await, [1, 2, 3]);
+    assert_eq!(influx.points(), [POINT; 3]);
+}
+
+#[tokio::test]
+async fn equal_messages_of_a_new_session_are_new() {
+    let (broker, influx, mut bridge, _peer) = three().await;
+    bridge.crash_and_start().await;
+    let mut peer = broker.accept(false, &["n/+"]).await;
+    publish(&mut peer, 1..=3).await;
+    peer.acknowledged(3).await;
+    assert_eq!(influx.points(), [POINT; 6]);
+}
+
+/// mosquitto counts packet ids from 1 again when it restarts with nothing in flight.
+#[tokio::test]
+async fn an_equal_message_under_a_packet_id_that_the_broker_has_settled_is_new() {
+    let (broker, influx, _bridge, mut peer) = three().await;
+    let pings = peer.pings;
+    while peer.pings < pings + 2 {
+        peer.quiet().await;
+    }
+    drop(peer);
+    let mut peer = broker.accept(true, &["n/+"]).await;
+    publish(&mut peer, 1..=3).await;
+    peer.acknowledged(3).await;
+    assert_eq!(influx.points(), [POINT; 6]);
+}
+
+#[tokio::test]
+async fn a_qos_2_message_is_stored_once_through_reconnects_and_crashes() {
+    let (broker, influx, mut bridge) = start(NUMBERS).await;
+    let mut peer = broker.accept(false, &["n/+"]).await;
+    for crash in [false, false, true] {
+        peer.publish("n/a", "1", QoS::ExactlyOnce, 4).await;
+        assert!(matches!(peer.packet().await, Packet::PubRec(rec) if rec.pkid == 4));
+        drop(peer);
+        if crash {
+            bridge.crash_and_start().await;
+        }
+        peer = broker.accept(true, &["n/+"]).await;
+    }
+    peer.publish("n/a", "1", QoS::ExactlyOnce, 4).await;
+    assert!(matches!(peer.packet().await, Packet::PubRec(rec) if rec.pkid == 4));
+    peer.send(Packet::PubRel(PubRel::new(4, None))).await;
+    assert!(matches!(peer.packet().await, Packet::PubComp(comp) if comp.pkid == 4));
+    peer.send(Packet::PubRel(PubRel::new(9, None))).await;
+    assert!(matches!(peer.packet().await, Packet::PubComp(comp) if comp.pkid == 9), "an id of a past life");
+    peer.publish("n/a", "1", QoS::ExactlyOnce, 4).await;
+    assert!(matches!(peer.packet().await, Packet::PubRec(rec) if rec.pkid == 4));
+    assert_eq!(influx.points(), [POINT; 2]);
+}
