@@ -82,6 +82,12 @@ pub fn integer(out: &mut Vec<u8>, value: i64) {
     out.push(b'i');
 }
 
+/// Writes an unsigned integer's value.
+pub fn unsigned(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    out.push(b'u');
+}
+
 /// Writes a boolean's value.
 pub fn boolean(out: &mut Vec<u8>, value: bool) {
     out.extend_from_slice(if value { b"true" } else { b"false" });
