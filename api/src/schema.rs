@@ -9,7 +9,8 @@ pub(crate) fn rules(rules: &[(&str, &str)]) -> Value {
     rules.iter().map(|(rule, message)| json!({"rule": rule, "message": message})).collect()
 }
 
-/// A copy of json's schema, without saying everything again: the definition has a limit of size.
+/// A copy of json's schema, without saying everything again: the definition has a limit of size, and the
+/// API server one for what all rules together may cost. What the rules refuse, the operator refuses too.
 pub(crate) fn as_for_json(schema: &mut Schema) {
     let payload = schema.get_mut("properties").and_then(Value::as_object_mut);
     for format in payload.into_iter().flat_map(Map::values_mut) {
@@ -24,6 +25,7 @@ pub(crate) fn as_for_json(schema: &mut Schema) {
 fn shorten(schema: &mut Value) {
     let Some(object) = schema.as_object_mut() else { return };
     object.entry("description").and_modify(|text| *text = "As for json.".into());
+    object.remove("x-kubernetes-validations");
     for (name, inner) in object {
         match name.as_str() {
             "properties" => inner.as_object_mut().into_iter().flat_map(Map::values_mut).for_each(shorten),
