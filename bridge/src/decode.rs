@@ -159,7 +159,7 @@ pub(crate) enum Decoder {
     /// The whole payload is one of several texts.
     OneOf(Texts),
     /// Keys and values.
-    Object(ObjectDecoder),
+    Object(Box<ObjectDecoder>),
     /// Line protocol.
     Lines(Precision),
 }
@@ -172,7 +172,7 @@ impl Decoder {
     pub(crate) fn new(payload: &Payload, taken: Vec<String>) -> Result<(Self, Outline), BadText> {
         let object = |encoding, object| {
             let (decoder, outline) = ObjectDecoder::new(encoding, object, taken)?;
-            Ok((Self::Object(decoder), outline))
+            Ok((Self::Object(Box::new(decoder)), outline))
         };
         let (field, decoder) = match payload {
             Payload::Float(number) => {
