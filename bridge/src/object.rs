@@ -205,9 +205,17 @@ impl ObjectDecoder {
         Ok(())
     }
 
+    #[inline]
     fn check_slot(&self, values: &Values, point: usize, slot: usize) -> Result<(), DecodeError> {
-        let target = &self.targets[slot];
         match values.slot(point, slot) {
+            Slot::Written(_) | Slot::Time(_) => Ok(()),
+            other => self.check_other(other, point, slot),
+        }
+    }
+
+    fn check_other(&self, found: &Slot, point: usize, slot: usize) -> Result<(), DecodeError> {
+        let target = &self.targets[slot];
+        match found {
             Slot::Written(_) | Slot::Time(_) => Ok(()),
             Slot::Absent if target.optional => Ok(()),
             Slot::Absent => {

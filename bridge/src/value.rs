@@ -161,6 +161,7 @@ impl<'v> Scalar<'v> {
     ///
     /// # Errors
     /// If it is not what is wanted, or can't be written. `out` may then have a part of it.
+    #[inline]
     pub(crate) fn write(self, want: &Want, out: &mut Vec<u8>) -> Result<Made, Refused> {
         let written = match want {
             Want::Field(field_type) => self.write_field(*field_type, out),

@@ -83,10 +83,11 @@ pub(crate) enum Refused {
 
 impl Values {
     /// Forgets the message before; room for the shared values.
+    #[inline]
     pub(crate) fn reset(&mut self, layout: Layout) {
         self.text.clear();
         self.slots.clear();
-        self.slots.resize_with(layout.shared, Slot::default);
+        self.slots.extend((0..layout.shared).map(|_| Slot::Absent));
         self.layout = layout;
         self.points = 0;
         self.found.clear();
@@ -98,9 +99,10 @@ impl Values {
     }
 
     /// One point more. Its slots' numbers are to be raised by what is returned.
+    #[inline]
     pub(crate) fn begin_point(&mut self) -> usize {
         let base = self.slots.len() - self.layout.shared;
-        self.slots.resize_with(self.slots.len() + self.layout.own, Slot::default);
+        self.slots.extend((0..self.layout.own).map(|_| Slot::Absent));
         self.points += 1;
         self.found_start = self.found.len();
         base
@@ -122,22 +124,26 @@ impl Values {
     }
 
     /// The number of points.
+    #[inline]
     pub(crate) fn points(&self) -> usize {
         if self.lines.is_empty() { self.points } else { self.lines.len() }
     }
 
     /// A slot of one point, or one that all share.
+    #[inline]
     pub(crate) fn slot(&self, point: usize, slot: usize) -> &Slot {
         let base = if slot < self.layout.shared { 0 } else { point * self.layout.own };
         &self.slots[base + slot]
     }
 
     /// A slot by its raised number.
+    #[inline]
     pub(crate) fn slot_mut(&mut self, slot: usize) -> &mut Slot {
         &mut self.slots[slot]
     }
 
     /// The written value, if there is one.
+    #[inline]
     pub(crate) fn get(&self, point: usize, slot: usize) -> Option<&[u8]> {
         match self.slot(point, slot) {
             Slot::Written(range) => Some(&self.text[range.clone()]),

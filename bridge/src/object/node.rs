@@ -76,6 +76,7 @@ impl Node {
     }
 
     /// Forgets what a key that comes again had given.
+    #[inline]
     pub(super) fn clear(&self, values: &mut Values, base: usize, key: Option<&Range<usize>>) {
         for &slot in &self.slots {
             *values.slot_mut(base + slot) = Slot::Absent;

@@ -44,7 +44,7 @@ impl Writer<'_> {
                 Some((_, Overflow::Other)) => {
                     out.truncate(start);
                     point.is_other = true;
-                    point.write_series(out)?;
+                    point.write_other_series(out)?;
                     self.overflowed = true;
                 }
             }
@@ -99,7 +99,14 @@ impl<'w> Point<'w> {
         }
     }
 
+    /// Seldom, so not inlined a second time.
+    #[cold]
+    fn write_other_series(&self, out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        self.write_series(out)
+    }
+
     /// Writes measurement and tags, those of the line among those of the route.
+    #[inline]
     fn write_series(&self, out: &mut Vec<u8>) -> Result<(), DecodeError> {
         self.write_measurement(out)?;
         let mut own = self.line.map_or(&[][..], |line| &self.values.line_tags[line.tags.clone()]);
@@ -118,6 +125,7 @@ impl<'w> Point<'w> {
         own.iter().try_for_each(|(name, value)| self.write_line_tag(name, value, out))
     }
 
+    #[inline]
     fn write_measurement(&self, out: &mut Vec<u8>) -> Result<(), DecodeError> {
         let route = self.route;
         if let [MeasurementSource::Text(text)] = &route.measurement[..]
@@ -141,6 +149,7 @@ impl<'w> Point<'w> {
         self.write_measurement_of_topic(out)
     }
 
+    #[inline(never)]
     fn write_measurement_of_topic(&self, out: &mut Vec<u8>) -> Result<(), DecodeError> {
         let start = out.len();
         for source in &self.route.measurement {
@@ -164,6 +173,7 @@ impl<'w> Point<'w> {
         Err(DecodeError::Measurement { found, reason })
     }
 
+    #[inline]
     fn write_tag(&self, tag: &Tag, out: &mut Vec<u8>) -> Result<(), DecodeError> {
         let Message { topic, levels, properties, .. } = self.message;
         let text = match &tag.source {
@@ -221,6 +231,7 @@ impl<'w> Point<'w> {
         Ok(())
     }
 
+    #[inline(never)]
     fn write_line_tag(
         &self,
         name: &Range<usize>,
