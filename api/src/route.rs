@@ -1,14 +1,30 @@
 //! Routes: which topics become which points. The same types are in the resource's spec and in the
 //! bridge's configuration.
+//!
+//! Here is the route itself; `payload` has the formats, `object` how keys and values become fields,
+//! `path` the paths to them, and `check` what a schema can't say.
+
+mod check;
+mod object;
+mod path;
+mod payload;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::check::{RouteError, check_routes};
+pub use self::object::{
+    ObjectField, ObjectMeasurement, ObjectPayload, ObjectTag, ObjectTimestamp, TimestampUnit,
+};
+pub use self::path::{Path, PathError, Step};
+pub use self::payload::{
+    FieldType, FloatPayload, LineProtocolPayload, Payload, Precision, ScalarPayload, StringPayload,
+};
 use crate::schema::{INFLUX_NAME_RULES, TOPIC_PATTERN_RULES, rules};
-use crate::topic::{TopicError, TopicPattern};
+use crate::topic::TopicPattern;
 
-/// A route: messages on matching topics are decoded and stored as points of one measurement.
-/// Several routes may match one topic: each stores its own point. Their order does not matter.
+/// A route: messages on matching topics are decoded and stored as points.
+/// Several routes may match one topic: each stores its own points. Their order does not matter.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Route {
@@ -35,10 +51,25 @@ pub struct Route {
     #[schemars(range(min = 0, max = 2))]
     pub qos: i32,
 
-    /// The InfluxDB measurement that the points go to. Absent: the route's name.
+    /// The InfluxDB measurement that the points go to. {name} in it stands for what the topic's capture of that name
+    /// holds, which is then no tag. Absent: the route's name. Example: '{quantity}'
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), extend("x-kubernetes-validations" = rules(INFLUX_NAME_RULES)))]
     pub measurement: Option<String>,
+
+    /// Tags that come neither from the topic nor from the payload.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub tags: Vec<RouteTag>,
+
+    /// What to do with messages that the broker had retained, which it delivers when the route is new: store or skip.
+    /// Absent: store.
+    #[serde(default, skip_serializing_if = "Retained::is_default")]
+    pub retained: Retained,
+
+    /// A bound on the series (measurement and tags) that the route may make. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<SeriesBound>,
 
     /// How the payload becomes fields. Exactly one format.
     pub payload: Payload,
@@ -48,217 +79,158 @@ fn default_qos() -> i32 {
     1
 }
 
-/// How a payload becomes fields. Types are declared, so a field never changes its type in InfluxDB
-/// (360 after 341.7 is still a float).
+/// A tag of all points of a route.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Payload {
-    /// The whole payload is one number, always stored as a float.
-    Float(ScalarPayload),
-    /// The whole payload is one whole number (64-bit signed).
-    Integer(ScalarPayload),
-    /// The whole payload is true or false, on or off, 1 or 0, in any case.
-    Boolean(ScalarPayload),
-    /// The whole payload is UTF-8 text, at most 64 KiB.
-    String(ScalarPayload),
-    /// The payload is a JSON object.
-    Json(JsonPayload),
-}
-
-/// A payload that is one bare value.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ScalarPayload {
-    /// The name of the field that holds the value.
-    #[serde(default = "default_field")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[(
+    "(has(self.value) ? 1 : 0) + (has(self.userProperty) ? 1 : 0) + (has(self.from) ? 1 : 0) == 1",
+    "a tag comes from one place: give value, userProperty or from"
+)])))]
+pub struct RouteTag {
+    /// The tag's name.
     #[schemars(length(min = 1, max = 128), extend("x-kubernetes-validations" = rules(INFLUX_NAME_RULES)))]
-    pub field: String,
-}
+    pub name: String,
 
-fn default_field() -> String {
-    "value".into()
-}
-
-/// A payload that is one JSON object.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct JsonPayload {
-    /// The fields to store, at least one.
-    #[schemars(length(min = 1, max = 64))]
-    pub fields: Vec<JsonField>,
-
-    /// Values that become tags, beside the topic's captures. Numbers and booleans become their text.
-    /// A tag that is absent, null or empty is left out.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
-    pub tags: Vec<JsonTag>,
-
-    /// Where the point's time is. Absent: the time of reception.
+    /// The tag's value, the same for all points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timestamp: Option<JsonTimestamp>,
-}
+    #[schemars(length(min = 1, max = 128))]
+    pub value: Option<String>,
 
-/// A field of a JSON payload.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct JsonField {
-    /// Where the value is: keys joined by dots, a number for a place in an array; \. is a dot within a key.
-    /// Example: battery.percent
-    #[schemars(length(min = 1, max = 256))]
-    pub path: String,
-
-    /// The field's name. Absent: the path.
+    /// The user property of the MQTT 5 message whose value the tag gets, the last one of this name. Without one, or with an
+    /// empty one, the point has no such tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), extend("x-kubernetes-validations" = rules(INFLUX_NAME_RULES)))]
-    pub name: Option<String>,
+    #[schemars(length(min = 1, max = 128))]
+    pub user_property: Option<String>,
 
-    /// The field's type. A value of another type is refused to the dead-letter topic;
-    /// a whole number is taken for a float where a float is declared.
-    #[serde(rename = "type")]
-    pub field_type: FieldType,
-
-    /// Whether a message without this value (absent or null) is still stored, without the field.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub optional: bool,
+    /// What else of the MQTT 5 message the tag gets: contentType. Without one the point has no such tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<MessageProperty>,
 }
 
-/// The type of a field in InfluxDB.
+/// A property of an MQTT 5 message.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum FieldType {
-    /// 64-bit floating point.
-    Float,
-    /// 64-bit signed.
-    Integer,
-    /// true or false.
-    Boolean,
-    /// UTF-8 text, at most 64 KiB.
-    String,
+pub enum MessageProperty {
+    /// The content type, such as application/json.
+    ContentType,
 }
 
-/// A tag of a JSON payload.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+/// What to do with messages that the broker had retained.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct JsonTag {
-    /// Where the value is, as for fields.
-    #[schemars(length(min = 1, max = 256))]
-    pub path: String,
-
-    /// The tag's name. Absent: the path.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), extend("x-kubernetes-validations" = rules(INFLUX_NAME_RULES)))]
-    pub name: Option<String>,
+pub enum Retained {
+    /// Stored as any other.
+    #[default]
+    Store,
+    /// Acknowledged and not stored.
+    Skip,
 }
 
-/// The time of a JSON payload.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+impl Retained {
+    fn is_default(&self) -> bool {
+        *self == Self::Store
+    }
+}
+
+/// A bound on the series that a route may make.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct JsonTimestamp {
-    /// Where the value is, as for fields.
-    #[schemars(length(min = 1, max = 256))]
-    pub path: String,
+pub struct SeriesBound {
+    /// How many series the route may make, counted from each start of the bridge; each takes some 16 bytes of its memory.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub limit: i32,
 
-    /// What the value counts since 1970-01-01T00:00:00Z, or rfc3339 for text such as 2026-11-22T20:00:00Z.
-    pub unit: TimestampUnit,
+    /// What to do with a point that would make one more. Absent: deadLetter.
+    #[serde(default, skip_serializing_if = "Overflow::is_default")]
+    pub overflow: Overflow,
 }
 
-/// What a timestamp counts.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+/// What to do with a point that would make one series too many.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum TimestampUnit {
-    /// Seconds; a fraction is kept.
-    S,
-    /// Milliseconds.
-    Ms,
-    /// Microseconds.
-    Us,
-    /// Nanoseconds.
-    Ns,
-    /// Text as RFC 3339 has it.
-    Rfc3339,
+pub enum Overflow {
+    /// The message goes to the dead-letter topic.
+    #[default]
+    DeadLetter,
+    /// The message is dropped, and counted.
+    Drop,
+    /// Stored, but with `__other__` for the value of each tag that is not the same for all points, and in the route's
+    /// own measurement.
+    Other,
 }
 
-/// Why a route can't be used, though each of its fields is well-formed.
-#[derive(Debug, thiserror::Error)]
-pub enum RouteError {
-    /// The topic is not a pattern.
-    #[error("route {route}: topic {topic:?}: {source}")]
-    Topic {
-        /// The route's name.
-        route: String,
-        /// The topic as given.
-        topic: String,
-        /// What is wrong with it.
-        source: TopicError,
-    },
-    /// A point can't have two tags, or two fields, or a tag and a field, of one name.
-    #[error("route {route}: {name:?} names two of its tags and fields: give one of them another name")]
-    NameTwice {
-        /// The route's name.
-        route: String,
-        /// The name.
-        name: String,
-    },
-    /// InfluxDB reserves the name.
-    #[error("route {route}: {name:?} is reserved by InfluxDB: choose another name")]
-    ReservedName {
-        /// The route's name.
-        route: String,
-        /// The name.
-        name: String,
-    },
-    /// The quality of service is none.
-    #[error("route {route}: qos {qos} does not exist: choose 0, 1 or 2")]
-    Qos {
-        /// The route's name.
-        route: String,
-        /// The value as given.
-        qos: i32,
-    },
-    /// Two routes have one name.
-    #[error("two routes are named {0}: give one of them another name")]
-    RouteTwice(String),
-}
-
-impl JsonField {
-    /// The field's name in InfluxDB.
-    pub fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or(&self.path)
+impl Overflow {
+    fn is_default(&self) -> bool {
+        *self == Self::DeadLetter
     }
 }
 
-impl JsonTag {
-    /// The tag's name in InfluxDB.
-    pub fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or(&self.path)
-    }
-}
-
-impl Payload {
-    /// The fields that a point gets, with their types.
-    pub fn fields(&self) -> Vec<(&str, FieldType)> {
-        match self {
-            Payload::Float(scalar) => vec![(&scalar.field, FieldType::Float)],
-            Payload::Integer(scalar) => vec![(&scalar.field, FieldType::Integer)],
-            Payload::Boolean(scalar) => vec![(&scalar.field, FieldType::Boolean)],
-            Payload::String(scalar) => vec![(&scalar.field, FieldType::String)],
-            Payload::Json(json) => json.fields.iter().map(|field| (field.name(), field.field_type)).collect(),
-        }
-    }
-
-    /// The tags that a point gets from its payload.
-    pub fn tags(&self) -> Vec<&str> {
-        match self {
-            Payload::Json(json) => json.tags.iter().map(JsonTag::name).collect(),
-            _ => Vec::new(),
-        }
-    }
+/// A part of a measurement's name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MeasurementPart<'r> {
+    /// This text.
+    Text(&'r str),
+    /// What the topic's capture of this name holds.
+    Capture(&'r str),
 }
 
 impl Route {
-    /// The measurement that the points go to.
+    /// The measurement that the points go to, as it is written in the route.
     pub fn measurement(&self) -> &str {
         self.measurement.as_deref().unwrap_or(&self.name)
+    }
+
+    /// The measurement, if all points of the route go to the same.
+    pub fn fixed_measurement(&self) -> Option<&str> {
+        let from_payload = match &self.payload {
+            Payload::LineProtocol(_) => true,
+            payload => payload.object().is_some_and(|object| object.measurement.is_some()),
+        };
+        let from_topic = self.measurement_captures().next().is_some();
+        (!from_payload && !from_topic).then(|| self.measurement())
+    }
+
+    /// The parts of the measurement's name.
+    pub fn measurement_parts(&self) -> Vec<MeasurementPart<'_>> {
+        let mut parts = Vec::new();
+        let mut rest = self.measurement();
+        while let Some((text, name, after)) = next_capture(rest) {
+            if !text.is_empty() {
+                parts.push(MeasurementPart::Text(text));
+            }
+            parts.push(MeasurementPart::Capture(name));
+            rest = after;
+        }
+        if !rest.is_empty() {
+            parts.push(MeasurementPart::Text(rest));
+        }
+        parts
+    }
+
+    /// The captures that make up the measurement.
+    pub fn measurement_captures(&self) -> impl Iterator<Item = &str> {
+        self.measurement_parts().into_iter().filter_map(|part| match part {
+            MeasurementPart::Capture(name) => Some(name),
+            MeasurementPart::Text(_) => None,
+        })
+    }
+
+    /// The tags that every point of the route has.
+    pub fn certain_tags(&self) -> Vec<String> {
+        let pattern = self.pattern().ok();
+        let captures = pattern.iter().flat_map(TopicPattern::captures);
+        let constant = self.tags.iter().filter(|tag| tag.value.is_some()).map(|tag| tag.name.as_str());
+        let is_tag = |name: &&str| self.measurement_captures().all(|capture| capture != *name);
+        captures.filter(is_tag).chain(constant).map(Into::into).collect()
+    }
+
+    /// All tags that the route names, those of [`Route::certain_tags`] first.
+    pub fn all_tags(&self) -> Vec<String> {
+        let mut tags = self.certain_tags();
+        let from_message = self.tags.iter().filter(|tag| tag.value.is_none());
+        tags.extend(from_message.map(|tag| tag.name.clone()));
+        tags.extend(self.payload.tags().into_iter().map(Into::into));
+        tags
     }
 
     /// The topic, parsed.
@@ -272,90 +244,11 @@ impl Route {
             source,
         })
     }
-
-    fn check(&self) -> Result<(), RouteError> {
-        let route = || self.name.clone();
-        if !(0..=2).contains(&self.qos) {
-            return Err(RouteError::Qos { route: route(), qos: self.qos });
-        }
-        let pattern = self.pattern()?;
-        let mut names: Vec<&str> = pattern.captures().collect();
-        names.extend(self.payload.tags());
-        names.extend(self.payload.fields().into_iter().map(|(name, _)| name));
-        if let Some(name) =
-            names.iter().chain([&self.measurement()]).find(|name| name.starts_with('_') || name.is_empty())
-        {
-            return Err(RouteError::ReservedName { route: route(), name: (*name).into() });
-        }
-        if let Some(name) = names.iter().find(|name| **name == "time") {
-            return Err(RouteError::ReservedName { route: route(), name: (*name).into() });
-        }
-        names.sort_unstable();
-        match names.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(RouteError::NameTwice { route: route(), name: pair[0].into() }),
-            None => Ok(()),
-        }
-    }
 }
 
-/// Checks what a schema can't say of routes: names that clash, within a route and between routes.
-/// What passes can be compiled and stored.
-///
-/// # Errors
-/// The first fault, in words that say what to do.
-pub fn check_routes(routes: &[Route]) -> Result<(), RouteError> {
-    routes.iter().try_for_each(Route::check)?;
-    let mut names: Vec<&str> = routes.iter().map(|route| route.name.as_str()).collect();
-    names.sort_unstable();
-    match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(RouteError::RouteTwice(pair[0].into())),
-        None => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn route(yaml: &str) -> Route {
-        serde_saphyr::from_str(yaml).expect("the test's route is one")
-    }
-
-    fn refusal(yaml: &str) -> String {
-        check_routes(&[route(yaml)]).expect_err("the route is refused").to_string()
-    }
-
-    #[test]
-    fn defaults_are_the_documented_ones() {
-        let route = route("{name: rooms, topic: rooms/+, payload: {float: {}}}");
-        assert_eq!(route.qos, 1);
-        assert_eq!(route.measurement(), "rooms");
-        assert_eq!(route.payload.fields(), [("value", FieldType::Float)]);
-    }
-
-    #[test]
-    fn a_capture_and_a_field_of_one_name_are_refused() {
-        assert_eq!(
-            refusal("{name: r, topic: 'a/{value}', payload: {float: {}}}"),
-            "route r: \"value\" names two of its tags and fields: give one of them another name"
-        );
-    }
-
-    #[test]
-    fn influxdb_s_reserved_names_are_refused() {
-        for yaml in [
-            "{name: r, topic: 'a/{time}', payload: {float: {}}}",
-            "{name: r, topic: a, measurement: _m, payload: {float: {}}}",
-            "{name: r, topic: a, payload: {json: {fields: [{path: _value, type: float}]}}}",
-        ] {
-            assert!(refusal(yaml).contains("reserved by InfluxDB"), "{yaml}");
-        }
-    }
-
-    #[test]
-    fn two_routes_of_one_name_are_refused() {
-        let one = route("{name: r, topic: a, payload: {float: {}}}");
-        let message = check_routes(&[one.clone(), one]).expect_err("refused").to_string();
-        assert_eq!(message, "two routes are named r: give one of them another name");
-    }
+/// The text before the first `{name}`, the name, and the text after it.
+fn next_capture(text: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = text.split_once('{')?;
+    let (name, after) = rest.split_once('}')?;
+    Some((before, name, after))
 }

@@ -1,11 +1,38 @@
 //! Schema extensions that schemars does not derive: CEL rules and list types, as Kubernetes reads them.
 //! <https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/custom-resource-definition-v1/>
 
-use serde_json::{Value, json};
+use schemars::Schema;
+use serde_json::{Map, Value, json};
 
 /// `x-kubernetes-validations`: CEL rules, each with the message that a refused user reads.
 pub(crate) fn rules(rules: &[(&str, &str)]) -> Value {
     rules.iter().map(|(rule, message)| json!({"rule": rule, "message": message})).collect()
+}
+
+/// A copy of json's schema, without saying everything again: the definition has a limit of size, and the
+/// API server one for what all rules together may cost. What the rules refuse, the operator refuses too.
+pub(crate) fn as_for_json(schema: &mut Schema) {
+    let payload = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for format in payload.into_iter().flat_map(Map::values_mut) {
+        for field in
+            format.get_mut("properties").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
+        {
+            shorten(field);
+        }
+    }
+}
+
+fn shorten(schema: &mut Value) {
+    let Some(object) = schema.as_object_mut() else { return };
+    object.entry("description").and_modify(|text| *text = "As for json.".into());
+    object.remove("x-kubernetes-validations");
+    for (name, inner) in object {
+        match name.as_str() {
+            "properties" => inner.as_object_mut().into_iter().flat_map(Map::values_mut).for_each(shorten),
+            "items" => shorten(inner),
+            _ => {}
+        }
+    }
 }
 
 const CAPTURE_TWICE: &str = "a capture may be named only once in a topic: give each {name} its own name";

@@ -35,10 +35,12 @@ pub struct Batch {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     sequence: Sequence,
-    /// Where the line and the message end; they start where those of the entry before end.
+    /// Where the line ends; it starts where that of the entry before ends.
     line_end: u32,
-    message_end: u32,
+    /// Where the message starts: its topic, then its payload. Points of one message share it.
+    message_start: u32,
     topic_length: u16,
+    payload_length: u32,
     route: u32,
 }
 
@@ -49,6 +51,8 @@ pub struct Point<'b> {
     pub sequence: Sequence,
     /// The route's place in the batch's table.
     pub route: usize,
+    /// The same for all points that one message made on one route, and for no others of the batch.
+    pub message: usize,
     /// The message's topic.
     pub topic: &'b [u8],
     /// The message's payload.
@@ -67,18 +71,33 @@ impl Batch {
 
     /// Takes note of the line that was written, and of the message that it came from.
     pub fn push(&mut self, sequence: Sequence, route: usize, topic: &[u8], payload: &[u8]) {
+        self.push_all(sequence, route, topic, payload, &[self.lines.len()]);
+    }
+
+    /// Takes note of the lines that were written, which end at `ends`, and of the one message that they
+    /// came from.
+    pub fn push_all(
+        &mut self,
+        sequence: Sequence,
+        route: usize,
+        topic: &[u8],
+        payload: &[u8],
+        ends: &[usize],
+    ) {
         if self.entries.is_empty() {
             self.since = Instant::now();
         }
+        let message_start = self.messages.len() as u32;
         self.messages.extend_from_slice(topic);
         self.messages.extend_from_slice(payload);
-        self.entries.push(Entry {
+        self.entries.extend(ends.iter().map(|end| Entry {
             sequence,
-            line_end: self.lines.len() as u32,
-            message_end: self.messages.len() as u32,
+            line_end: *end as u32,
+            message_start,
             topic_length: topic.len() as u16,
+            payload_length: payload.len() as u32,
             route: route as u32,
-        });
+        }));
     }
 
     /// The number of points.
@@ -101,10 +120,10 @@ impl Batch {
     /// One point.
     pub fn point(&self, place: usize) -> Point<'_> {
         let entry = self.entries[place];
-        let start = place.checked_sub(1).map_or(0, |before| self.entries[before].message_end as usize);
-        let (topic, payload) =
-            self.messages[start..entry.message_end as usize].split_at(usize::from(entry.topic_length));
-        Point { sequence: entry.sequence, route: entry.route as usize, topic, payload }
+        let start = entry.message_start as usize;
+        let (topic, rest) = self.messages[start..].split_at(usize::from(entry.topic_length));
+        let payload = &rest[..entry.payload_length as usize];
+        Point { sequence: entry.sequence, route: entry.route as usize, message: start, topic, payload }
     }
 
     /// All points.
@@ -201,6 +220,20 @@ mod tests {
         assert_eq!(batch.lines(1..2), b"bb\n");
         assert_eq!(batch.lines(1..1), b"");
         assert_eq!((batch.point(2).topic, batch.point(2).payload), (&b"topic"[..], &b"ccc\n"[..]));
+    }
+
+    #[tokio::test]
+    async fn points_of_one_message_share_it() {
+        let (mut batches, table) = (Batches::default(), Arc::default());
+        push(&mut batches, &table, Sequence::NONE, "a\n");
+        let batch = batches.open(&table);
+        batch.lines_mut().extend_from_slice(b"b\ncc\n");
+        batch.push_all(Sequence::NONE, 1, b"t", b"bc", &[4, 7]);
+        let batch = batches.take().expect("a batch");
+        assert_eq!((batch.lines(1..2), batch.lines(2..3)), (&b"b\n"[..], &b"cc\n"[..]));
+        assert_eq!((batch.point(1).topic, batch.point(2).payload), (&b"t"[..], &b"bc"[..]));
+        assert_eq!(batch.point(1).message, batch.point(2).message);
+        assert_ne!(batch.point(0).message, batch.point(1).message);
     }
 
     #[tokio::test]

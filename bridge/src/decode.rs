@@ -3,12 +3,13 @@
 //! A value of another type is refused, with two exceptions that don't change what the value means:
 //! a whole number is taken for a float, and a float without a fraction (`3.0`) for an integer.
 
-use std::ops::Range;
-
-use api::route::{FieldType, Payload, ScalarPayload, TimestampUnit};
+use api::route::{FieldType, Payload, Precision, TimestampUnit};
 
 use crate::encode::{self, EncodeError};
-use crate::json::JsonDecoder;
+use crate::lines::{self, LineError};
+use crate::object::{Encoding, ObjectDecoder};
+use crate::value::{Scale, Texts};
+use crate::values::{Layout, MAX_LINE_BYTES, MAX_POINTS, Slot, Values};
 
 /// Why a payload is refused: what was found and what is expected, for the one who sent it.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
@@ -24,10 +25,15 @@ pub enum DecodeError {
         /// What the route declares.
         expected: &'static str,
     },
-    /// Not JSON, or not an object.
-    #[error("the payload is not a JSON object: {0}")]
-    NotJson(String),
-    /// A value of another type within a JSON payload.
+    /// Not in the route's encoding, or not an object.
+    #[error("the payload is not {expected}: {reason}")]
+    NotObject {
+        /// What the route declares.
+        expected: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A value of another type within a payload of keys and values.
     #[error("the value at {path} is {found}, and the route expects {expected}")]
     Value {
         /// Where.
@@ -48,6 +54,53 @@ pub enum DecodeError {
     /// All fields are optional, and none is there.
     #[error("none of the route's fields is in the payload")]
     NoField,
+    /// There is nothing to make a point of.
+    #[error("there is nothing at {0}: send at least one element")]
+    NoElement(String),
+    /// A message's points have times of their own only so far.
+    #[error("the message has more than {MAX_POINTS} points: send several messages")]
+    TooManyPoints,
+    /// A message that would take too much memory.
+    #[error("the message's points have more than {MAX_LINE_BYTES} bytes together: send several messages")]
+    TooManyBytes,
+    /// A point with more fields than anybody wants.
+    #[error("a wildcard finds more than {0} fields for one point: name those to store")]
+    TooManyFound(usize),
+    /// A key can't be a field's name here.
+    #[error(
+        "a wildcard finds a key that makes the field {0:?}, which is a name of InfluxDB's own or of another tag or field: give the wildcard a name such as x_*"
+    )]
+    FoundName(String),
+    /// The payload's lines are not all good.
+    #[error("line {line} of the payload: {source}")]
+    Line {
+        /// Which line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        source: LineError,
+    },
+    /// No line at all.
+    #[error("the payload has no line of line protocol")]
+    NoLine,
+    /// The topic's part can't be a measurement.
+    #[error("the measurement {found} that the topic makes {reason}")]
+    Measurement {
+        /// The measurement, quoted.
+        found: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A part of the topic can't be a part of the measurement.
+    #[error("the topic's part for the measurement {0}")]
+    MeasurementText(EncodeError),
+    /// A property of the message can't be a tag.
+    #[error("the message's property for the tag {0:?} is not UTF-8 text")]
+    Property(String),
+    /// The route may make no more series.
+    #[error(
+        "the point would make more than the {0} series of the route: raise series.limit, or see which tag has so many values"
+    )]
+    TooManySeries(usize),
     /// The value can't be written.
     #[error("the value at {path} {source}")]
     Encode {
@@ -59,9 +112,9 @@ pub enum DecodeError {
     /// The bare value can't be written.
     #[error("the payload {0}")]
     EncodePayload(EncodeError),
-    /// The topic's part can't be a tag.
-    #[error("the topic's level for the tag {tag:?} {source}")]
-    Capture {
+    /// A part of the topic, or a property of the message, can't be a tag.
+    #[error("the text for the tag {tag:?} {source}")]
+    Tag {
         /// The tag.
         tag: String,
         /// Why not.
@@ -72,130 +125,120 @@ pub enum DecodeError {
     SeriesTooLong(usize),
 }
 
-/// The values of one payload, each already written as line protocol has it. Reused from message to message.
+/// A text of a route that can't be written, and why not.
+#[derive(Debug)]
+pub(crate) struct BadText {
+    pub text: String,
+    pub source: EncodeError,
+}
+
+impl From<(String, EncodeError)> for BadText {
+    fn from((text, source): (String, EncodeError)) -> Self {
+        Self { text, source }
+    }
+}
+
+/// What a decoder puts into which slot.
 #[derive(Debug, Default)]
-pub struct Values {
-    /// The written values, one after the other.
-    pub(crate) text: Vec<u8>,
-    /// Where the value of each declared field and tag is, in the order of declaration, fields first.
-    pub(crate) slots: Vec<Slot>,
-    /// The payload's own time, in nanoseconds.
-    pub(crate) timestamp: Option<i64>,
-}
-
-/// One declared field or tag.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum Slot {
-    /// The payload has no such value.
-    #[default]
-    Absent,
-    /// The value's place in the text.
-    Written(Range<usize>),
-    /// The value is refused.
-    Refused(Refused),
-}
-
-/// Why one value is refused.
-#[derive(Clone, Debug)]
-pub(crate) enum Refused {
-    /// Another type; what was found.
-    Type(String),
-    /// Can't be written.
-    Encode(EncodeError),
-}
-
-impl Values {
-    /// Forgets the message before; room for the declared values.
-    pub(crate) fn reset(&mut self, slots: usize) {
-        self.text.clear();
-        self.slots.clear();
-        self.slots.resize_with(slots, Slot::default);
-        self.timestamp = None;
-    }
-
-    /// The written value, if there is one.
-    pub(crate) fn get(&self, slot: usize) -> Option<&[u8]> {
-        match self.slots.get(slot) {
-            Some(Slot::Written(range)) => Some(&self.text[range.clone()]),
-            _ => None,
-        }
-    }
-
-    /// Writes a value into its slot.
-    pub(crate) fn put(&mut self, slot: usize, write: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>) {
-        let start = self.text.len();
-        self.slots[slot] = match write(&mut self.text) {
-            Ok(()) => Slot::Written(start..self.text.len()),
-            Err(error) => Slot::Refused(Refused::Encode(error)),
-        };
-    }
+pub(crate) struct Outline {
+    /// Fields by name.
+    pub fields: Vec<(String, usize)>,
+    /// Tags by name.
+    pub tags: Vec<(String, usize)>,
+    pub time: Option<usize>,
+    pub measurement: Option<usize>,
 }
 
 /// A route's payload format, compiled.
 #[derive(Debug)]
-pub enum Decoder {
+pub(crate) enum Decoder {
     /// The whole payload is one value.
     Scalar(FieldType),
-    /// A JSON object.
-    Json(JsonDecoder),
+    /// The whole payload is one number, which is changed.
+    Scaled(Scale),
+    /// The whole payload is one of several texts.
+    OneOf(Texts),
+    /// Keys and values.
+    Object(Box<ObjectDecoder>),
+    /// Line protocol.
+    Lines(Precision),
 }
 
 impl Decoder {
-    /// Compiles a format.
-    pub fn new(payload: &Payload) -> Self {
-        match payload {
-            Payload::Float(ScalarPayload { .. }) => Self::Scalar(FieldType::Float),
-            Payload::Integer(ScalarPayload { .. }) => Self::Scalar(FieldType::Integer),
-            Payload::Boolean(ScalarPayload { .. }) => Self::Scalar(FieldType::Boolean),
-            Payload::String(ScalarPayload { .. }) => Self::Scalar(FieldType::String),
-            Payload::Json(json) => Self::Json(JsonDecoder::new(json)),
-        }
+    /// Compiles a format; `taken` are the names of the point's other tags and fields.
+    ///
+    /// # Errors
+    /// If a text for a value can't be written.
+    pub(crate) fn new(payload: &Payload, taken: Vec<String>) -> Result<(Self, Outline), BadText> {
+        let object = |encoding, object| {
+            let (decoder, outline) = ObjectDecoder::new(encoding, object, taken)?;
+            Ok((Self::Object(Box::new(decoder)), outline))
+        };
+        let (field, decoder) = match payload {
+            Payload::Float(number) => {
+                let scale = Scale::new(number.scale, number.offset);
+                (&number.field, scale.map_or(Self::Scalar(FieldType::Float), Self::Scaled))
+            }
+            Payload::Integer(scalar) => (&scalar.field, Self::Scalar(FieldType::Integer)),
+            Payload::Boolean(scalar) => (&scalar.field, Self::Scalar(FieldType::Boolean)),
+            Payload::String(text) => {
+                let texts = Texts::new(&text.values, encode::string)?;
+                (&text.field, texts.map_or(Self::Scalar(FieldType::String), Self::OneOf))
+            }
+            Payload::Json(json) => return object(Encoding::Json, json),
+            Payload::Cbor(cbor) => return object(Encoding::Cbor, cbor),
+            Payload::MessagePack(pack) => return object(Encoding::MessagePack, pack),
+            Payload::LineProtocol(lines) => return Ok((Self::Lines(lines.precision), Outline::default())),
+        };
+        Ok((decoder, Outline { fields: vec![(field.clone(), 0)], ..Outline::default() }))
     }
 
     /// Decodes one payload into `values`: what the route's encoder needs, or why not.
     ///
     /// # Errors
     /// If the payload is not what the route declares.
-    pub fn decode(&self, payload: &[u8], values: &mut Values) -> Result<(), DecodeError> {
-        match self {
-            Self::Scalar(field_type) => scalar(*field_type, payload, values),
-            Self::Json(decoder) => decoder.decode(payload, values),
-        }
+    pub(crate) fn decode(&self, payload: &[u8], values: &mut Values) -> Result<(), DecodeError> {
+        let scalar = match self {
+            Self::Object(decoder) => return decoder.decode(payload, values),
+            Self::Lines(precision) => return lines::decode(*precision, payload, values),
+            scalar => scalar,
+        };
+        values.reset(Layout { shared: 0, own: 1 });
+        values.begin_point();
+        let text = std::str::from_utf8(payload).map_err(|_| DecodeError::NotUtf8)?;
+        scalar.scalar(text, &mut values.text)?;
+        *values.slot_mut(0) = Slot::Written(0..values.text.len());
+        Ok(())
     }
-}
 
-fn scalar(field_type: FieldType, payload: &[u8], values: &mut Values) -> Result<(), DecodeError> {
-    values.reset(1);
-    let text = std::str::from_utf8(payload).map_err(|_| DecodeError::NotUtf8)?;
-    let bare = text.trim_ascii();
-    let refuse = || DecodeError::Payload { found: quoted(text), expected: expected(field_type) };
-    match field_type {
-        FieldType::Float => {
-            let number = bare.parse::<f64>().map_err(|_| refuse())?;
-            if !number.is_finite() {
-                return Err(refuse());
+    fn scalar(&self, text: &str, out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        let bare = text.trim_ascii();
+        let refuse = |expected| DecodeError::Payload { found: quoted(text), expected };
+        let number = || {
+            let number: Option<f64> = bare.parse().ok();
+            number.filter(|number| number.is_finite()).ok_or_else(|| refuse(expected(FieldType::Float)))
+        };
+        let written = match self {
+            Self::Scalar(FieldType::Float) => encode::float(out, number()?),
+            Self::Scaled(scale) => encode::float(out, scale.apply(number()?)),
+            Self::Scalar(FieldType::Integer) => {
+                let number = bare.parse().ok().or_else(|| whole(bare.parse().ok()?));
+                encode::integer(out, number.ok_or_else(|| refuse(expected(FieldType::Integer)))?);
+                Ok(())
             }
-            values.put(0, |out| encode::float(out, number));
-        }
-        FieldType::Integer => {
-            let number = bare.parse().ok().or_else(|| whole(bare.parse().ok()?)).ok_or_else(refuse)?;
-            values.put(0, |out| {
-                encode::integer(out, number);
+            Self::Scalar(FieldType::Boolean) => {
+                encode::boolean(out, boolean(bare).ok_or_else(|| refuse(expected(FieldType::Boolean)))?);
                 Ok(())
-            });
-        }
-        FieldType::Boolean => {
-            let value = boolean(bare).ok_or_else(refuse)?;
-            values.put(0, |out| {
-                encode::boolean(out, value);
+            }
+            Self::OneOf(texts) => {
+                let text =
+                    texts.get(bare).ok_or_else(|| refuse("one of those that the route's values lists"))?;
+                out.extend_from_slice(text);
                 Ok(())
-            });
-        }
-        FieldType::String => values.put(0, |out| encode::string(out, text)),
-    }
-    match &values.slots[0] {
-        Slot::Refused(Refused::Encode(error)) => Err(DecodeError::EncodePayload(*error)),
-        _ => Ok(()),
+            }
+            _ => encode::string(out, text),
+        };
+        written.map_err(DecodeError::EncodePayload)
     }
 }
 
@@ -253,7 +296,7 @@ mod tests {
     fn decoded(field_type: FieldType, payload: &[u8]) -> Result<String, String> {
         let mut values = Values::default();
         Decoder::Scalar(field_type).decode(payload, &mut values).map_err(|error| error.to_string())?;
-        Ok(String::from_utf8(values.get(0).expect("a value").to_vec()).expect("text"))
+        Ok(String::from_utf8(values.get(0, 0).expect("a value").to_vec()).expect("text"))
     }
 
     #[test]

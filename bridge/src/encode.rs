@@ -30,6 +30,7 @@ pub enum EncodeError {
 ///
 /// # Errors
 /// If line protocol can't express it.
+#[inline]
 pub fn measurement(out: &mut Vec<u8>, name: &str) -> Result<(), EncodeError> {
     escaped(out, name, |byte| matches!(byte, b',' | b' '))
 }
@@ -38,10 +39,12 @@ pub fn measurement(out: &mut Vec<u8>, name: &str) -> Result<(), EncodeError> {
 ///
 /// # Errors
 /// If line protocol can't express it.
+#[inline]
 pub fn tag(out: &mut Vec<u8>, text: &str) -> Result<(), EncodeError> {
     escaped(out, text, |byte| matches!(byte, b',' | b'=' | b' '))
 }
 
+#[inline]
 fn escaped(out: &mut Vec<u8>, text: &str, special: impl Fn(u8) -> bool) -> Result<(), EncodeError> {
     let bytes = text.as_bytes();
     if bytes.ends_with(b"\\") {
@@ -66,6 +69,7 @@ fn escaped(out: &mut Vec<u8>, text: &str, special: impl Fn(u8) -> bool) -> Resul
 ///
 /// # Errors
 /// If it is NaN or infinite.
+#[inline]
 pub fn float(out: &mut Vec<u8>, value: f64) -> Result<(), EncodeError> {
     if !value.is_finite() {
         return Err(EncodeError::NotFinite);
@@ -80,6 +84,12 @@ pub fn float(out: &mut Vec<u8>, value: f64) -> Result<(), EncodeError> {
 pub fn integer(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     out.push(b'i');
+}
+
+/// Writes an unsigned integer's value.
+pub fn unsigned(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    out.push(b'u');
 }
 
 /// Writes a boolean's value.
@@ -107,6 +117,7 @@ pub fn string(out: &mut Vec<u8>, value: &str) -> Result<(), EncodeError> {
 }
 
 /// Ends a line with its timestamp in nanoseconds.
+#[inline]
 pub fn timestamp(out: &mut Vec<u8>, nanoseconds: i64) {
     out.push(b' ');
     out.extend_from_slice(itoa::Buffer::new().format(nanoseconds).as_bytes());

@@ -11,9 +11,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::config::yaml_options;
-use crate::decode::Values;
+use crate::properties::{self, Properties};
 use crate::route::Levels;
-use crate::table::{CompileError, Message, Table};
+use crate::series::AllSeries;
+use crate::table::{CompileError, Message, Table, Written};
+use crate::values::Values;
 
 /// Why there is nothing to explain.
 #[derive(Debug, thiserror::Error)]
@@ -60,12 +62,34 @@ pub struct Example {
     /// What is published, in base64 where it is no text.
     #[serde(default)]
     payload_base64: Option<String>,
+    /// Its user properties: [[name, value], ...].
+    #[serde(default)]
+    user_properties: Vec<(String, String)>,
+    /// Its content type.
+    #[serde(default)]
+    content_type: Option<String>,
+    /// Whether the broker had retained it.
+    #[serde(default)]
+    retained: bool,
 }
 
 impl Example {
     /// A message of text.
     pub fn new(topic: String, payload: String) -> Self {
-        Self { topic, payload: Some(payload), payload_base64: None }
+        Self {
+            topic,
+            payload: Some(payload),
+            payload_base64: None,
+            user_properties: Vec::new(),
+            content_type: None,
+            retained: false,
+        }
+    }
+
+    fn properties(&self) -> Result<Vec<u8>, String> {
+        let user = self.user_properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        properties::written(user, self.content_type.as_deref())
+            .map_err(|_| "a property has at most 65535 bytes".into())
     }
 
     fn payload(&self) -> Result<Vec<u8>, String> {
@@ -89,7 +113,8 @@ pub fn parse_messages(text: &str) -> Result<Vec<Example>, ExplainError> {
         .map(|(place, line)| {
             let example: Example = serde_json::from_str(line)
                 .map_err(|error| ExplainError::Message { line: place + 1, reason: error.to_string() })?;
-            example.payload().map_err(|reason| ExplainError::Message { line: place + 1, reason })?;
+            let checked = example.payload().and_then(|_| example.properties());
+            checked.map_err(|reason| ExplainError::Message { line: place + 1, reason })?;
             Ok(example)
         })
         .collect()
@@ -120,49 +145,87 @@ pub struct Explanation {
     pub is_stored: bool,
 }
 
-/// One route's part in a message: the line of its point, or why it refuses.
-pub type Part<'t> = (&'t str, Result<String, String>);
-
-/// What each matching route makes of a message that was received at `stamp`.
-pub fn parts<'t>(table: &'t Table, example: &Example, stamp: i64) -> Vec<Part<'t>> {
-    let (mut levels, mut found, mut values) = (Levels::default(), Vec::new(), Values::default());
-    let payload = example.payload().unwrap_or_default();
-    if !levels.split(&example.topic) {
-        return Vec::new();
-    }
-    table.matches(&example.topic, &levels, &[], &mut found);
-    let message = Message { topic: &example.topic, levels: &levels, payload: &payload };
-    let routes = found.into_iter().map(|place| &table.routes()[place]);
-    routes
-        .map(|route| {
-            let mut line = Vec::new();
-            let written = route.write_point(message, stamp, &mut values, &mut line);
-            let result = written
-                .map(|()| String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned())
-                .map_err(|error| error.to_string());
-            (route.name.as_str(), result)
-        })
-        .collect()
+/// What one route makes of a message.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Part {
+    /// Points: the lines.
+    Stored(String),
+    /// Nothing: why it goes to the dead-letter topic.
+    Refused(String),
+    /// Nothing: why it is dropped.
+    Dropped(&'static str),
 }
 
-/// Explains one message.
-pub fn explain(table: &Table, example: &Example, stamp: i64) -> Explanation {
-    let parts = parts(table, example, stamp);
-    let mut text = format!("{}\n", example.topic);
-    for (route, result) in &parts {
-        match result {
-            Ok(line) => writeln!(text, "  route {route} stores\n    {line}"),
-            Err(reason) => {
-                writeln!(text, "  route {route} refuses it to the dead-letter topic\n    {reason}")
-            }
+/// Explains messages one after the other. Series add up, as in a bridge.
+#[derive(Debug)]
+pub struct Explainer<'t> {
+    table: &'t Table,
+    levels: Levels,
+    values: Values,
+    series: AllSeries,
+}
+
+impl<'t> Explainer<'t> {
+    /// Starts with no series.
+    pub fn new(table: &'t Table) -> Self {
+        Self { table, levels: Levels::default(), values: Values::default(), series: AllSeries::default() }
+    }
+
+    /// What each matching route makes of a message that was received at `stamp`.
+    pub fn parts(&mut self, example: &Example, stamp: i64) -> Vec<(&'t str, Part)> {
+        let (payload, properties) =
+            (example.payload().unwrap_or_default(), example.properties().unwrap_or_default());
+        let mut found = Vec::new();
+        if !self.levels.split(&example.topic) {
+            return Vec::new();
         }
-        .expect("writing to a String cannot fail");
+        self.table.matches(&example.topic, &self.levels, &[], &mut found);
+        let message = Message {
+            topic: &example.topic,
+            levels: &self.levels,
+            payload: &payload,
+            properties: Properties::new(&properties),
+            retained: example.retained,
+        };
+        let mut parts = Vec::new();
+        for route in found.into_iter().map(|place| &self.table.routes()[place]) {
+            let series = route.has_bound().then(|| self.series.of(&route.name));
+            let mut lines = Vec::new();
+            let part = match route.write_points(message, stamp, &mut self.values, series, &mut lines) {
+                Ok(Written::Points { .. }) => {
+                    Part::Stored(String::from_utf8_lossy(&lines).trim_end_matches('\n').to_owned())
+                }
+                Ok(Written::Skipped) => Part::Dropped("the broker had retained it"),
+                Ok(Written::Dropped) => Part::Dropped("it would make more series than the route may"),
+                Err(error) => Part::Refused(error.to_string()),
+            };
+            parts.push((route.name.as_str(), part));
+        }
+        parts
     }
-    if parts.is_empty() {
-        text.push_str("  no route matches: acknowledged and not stored\n");
+
+    /// Explains one message.
+    pub fn explain(&mut self, example: &Example, stamp: i64) -> Explanation {
+        let parts = self.parts(example, stamp);
+        let mut text = format!("{}\n", example.topic);
+        for (route, part) in &parts {
+            match part {
+                Part::Stored(lines) => {
+                    writeln!(text, "  route {route} stores\n    {}", lines.replace('\n', "\n    "))
+                }
+                Part::Refused(reason) => {
+                    writeln!(text, "  route {route} refuses it to the dead-letter topic\n    {reason}")
+                }
+                Part::Dropped(reason) => writeln!(text, "  route {route} drops it\n    {reason}"),
+            }
+            .expect("writing to a String cannot fail");
+        }
+        if parts.is_empty() {
+            text.push_str("  no route matches: acknowledged and not stored\n");
+        }
+        let is_stored = !parts.is_empty() && parts.iter().all(|(_, part)| matches!(part, Part::Stored(_)));
+        Explanation { text, is_stored }
     }
-    let is_stored = !parts.is_empty() && parts.iter().all(|(_, result)| result.is_ok());
-    Explanation { text, is_stored }
 }
 
 #[cfg(test)]
@@ -184,7 +247,7 @@ spec:
 
     fn explained(topic: &str, payload: &str) -> Explanation {
         let table = pipeline_table(PIPELINE).expect("a pipeline");
-        explain(&table, &Example::new(topic.into(), payload.into()), 1)
+        Explainer::new(&table).explain(&Example::new(topic.into(), payload.into()), 1)
     }
 
     #[test]

@@ -3,12 +3,16 @@
 
 use std::sync::Arc;
 
+use api::route::Overflow;
+
 use crate::ack::Sequence;
 use crate::batch::Batches;
-use crate::decode::Values;
+use crate::decode::DecodeError;
 use crate::packet::Publish;
 use crate::route::Levels;
-use crate::table::{Message, Table};
+use crate::series::AllSeries;
+use crate::table::{Message, Table, Written};
+use crate::values::Values;
 
 /// Waiting points of QoS 0, which nobody will send again, may take this much memory.
 const QOS_0_BYTES: usize = 8 << 20;
@@ -19,6 +23,7 @@ pub struct Intake {
     levels: Levels,
     found: Vec<usize>,
     values: Values,
+    series: AllSeries,
 }
 
 /// What became of a message.
@@ -30,6 +35,10 @@ pub struct Taken {
     pub refusals: Vec<Refusal>,
     /// Dropped, since it is of QoS 0 and the database does not keep up.
     pub dropped: bool,
+    /// Routes that skipped it, since it was retained.
+    pub skipped: u32,
+    /// Routes, by their place in the table, that had no room for a series of it, and what came of it.
+    pub overflows: Vec<(usize, Overflow)>,
 }
 
 /// One route's refusal of a message.
@@ -46,9 +55,24 @@ impl Taken {
     pub fn parts(&self) -> u32 {
         self.points + self.refusals.len() as u32
     }
+
+    /// Whether a route has the message, whatever it makes of it.
+    pub fn is_routed(&self) -> bool {
+        self.parts() > 0 || self.skipped > 0 || !self.overflows.is_empty()
+    }
 }
 
 impl Intake {
+    /// Other routes from now on.
+    pub fn reconfigure(&mut self, table: &Table) {
+        self.series.retain(table);
+    }
+
+    /// How many series a route with a bound has made.
+    pub fn series(&self, route: &str) -> usize {
+        self.series.count(route)
+    }
+
     /// Takes one message in that was received at `stamp`.
     pub fn accept(
         &mut self,
@@ -69,15 +93,30 @@ impl Intake {
             taken.dropped = true;
             return taken;
         }
-        let message = Message { topic, levels: &self.levels, payload: publish.payload };
-        for &route in &self.found {
+        let Publish { payload, properties, retained, .. } = *publish;
+        let message = Message { topic, levels: &self.levels, payload, properties, retained };
+        for &place in &self.found {
             let batch = batches.open(table);
-            match table.routes()[route].write_point(message, stamp, &mut self.values, batch.lines_mut()) {
-                Ok(()) => {
-                    batch.push(sequence, route, publish.topic, publish.payload);
-                    taken.points += 1;
+            let route = &table.routes()[place];
+            let series = route.has_bound().then(|| self.series.of(&route.name));
+            let written = route.write_points(message, stamp, &mut self.values, series, batch.lines_mut());
+            match written {
+                Ok(Written::Points { overflowed }) => {
+                    let ends = self.values.ends();
+                    batch.push_all(sequence, place, publish.topic, payload, ends);
+                    taken.points += ends.len() as u32;
+                    if overflowed {
+                        taken.overflows.push((place, Overflow::Other));
+                    }
                 }
-                Err(error) => taken.refusals.push(Refusal { route, reason: error.to_string() }),
+                Ok(Written::Dropped) => taken.overflows.push((place, Overflow::Drop)),
+                Ok(Written::Skipped) => taken.skipped += 1,
+                Err(error) => {
+                    if matches!(error, DecodeError::TooManySeries(_)) {
+                        taken.overflows.push((place, Overflow::DeadLetter));
+                    }
+                    taken.refusals.push(Refusal { route: place, reason: error.to_string() });
+                }
             }
         }
         taken

@@ -4,7 +4,9 @@
 //!
 //! 1. [`source`] dials the broker and reads in gulps; [`packet`] finds the packets, [`session`] answers them.
 //! 2. [`intake`] takes a message in: [`route`] finds its routes in the compiled [`table`], [`decode`]
-//!    and [`json`] (with `value`) read the payload, [`encode`] writes line protocol into the open [`batch`].
+//!    reads the payload (keys and values by [`object`] with `value` and `cbor`, line protocol by [`lines`]) into
+//!    [`values`], [`point`] and [`encode`] write them as line protocol into the open [`batch`]; [`properties`] are
+//!    read where they lie, and [`series`] are counted where a route bounds them.
 //! 3. [`sink`] stores batches through [`database`], and finds out which points are refused.
 //! 4. [`ack`] knows what may be acknowledged; [`dead`] publishes what can't be stored.
 //! 5. [`stamps`] gives each message its time of reception, and a message that comes again the one that it
@@ -24,6 +26,7 @@
 pub mod ack;
 pub mod backoff;
 pub mod batch;
+mod cbor;
 pub mod config;
 pub mod database;
 pub mod dead;
@@ -33,11 +36,15 @@ pub mod explain;
 pub mod health;
 pub mod intake;
 pub mod journal;
-pub mod json;
+pub mod lines;
 pub mod metrics;
+pub mod object;
 pub mod packet;
 pub mod pipeline;
+pub mod point;
+pub mod properties;
 pub mod route;
+pub mod series;
 pub mod session;
 pub mod sink;
 pub mod source;
@@ -47,6 +54,7 @@ pub mod subscribe;
 pub mod table;
 pub mod tls;
 mod value;
+pub mod values;
 
 use std::future::Future;
 use std::path::Path;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use iotpipeline_bridge::explain::{self, Example, ExplainError};
+use iotpipeline_bridge::explain::{self, Example, ExplainError, Explainer};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -52,7 +52,8 @@ enum Command {
         /// The payload of that message.
         #[arg(long, requires = "topic")]
         payload: Option<String>,
-        /// A file of messages, one a line: {"topic": "a/b", "payload": "1.5"}, or payload_base64.
+        /// A file of messages, one a line: {"topic": "a/b", "payload": "1.5"}, or payload_base64; with retained,
+        /// content_type and user_properties ([[name, value], ...]) where they matter.
         #[arg(long, conflicts_with_all = ["topic", "payload"])]
         messages: Option<PathBuf>,
     },
@@ -137,10 +138,11 @@ fn explain_all(
     };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let stamp = now.map_or(0, |since| since.as_nanos() as i64);
+    let mut explainer = Explainer::new(&table);
     let mut all_stored = true;
     let mut out = std::io::stdout().lock();
     for example in &examples {
-        let explanation = explain::explain(&table, example, stamp);
+        let explanation = explainer.explain(example, stamp);
         all_stored &= explanation.is_stored;
         // A reader that has gone, such as head, is no error.
         drop(out.write_all(explanation.text.as_bytes()));

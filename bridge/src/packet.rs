@@ -7,6 +7,8 @@
 use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::v5::Packet;
 
+use crate::properties::{self, Properties, Property};
+
 /// Bytes from the broker that are no packet, or one that a broker must not send.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 pub enum PacketError {
@@ -53,6 +55,11 @@ pub struct Publish<'f> {
     pub payload: &'f [u8],
     /// Which subscriptions this copy is for.
     pub subscriptions: Subscriptions,
+    /// Whether the broker had retained it, and delivers it because the subscription is new. Brokers clear
+    /// the flag of what they deliver as it is published, since the bridge does not ask for it as published.
+    pub retained: bool,
+    /// What else came with it.
+    pub properties: Properties<'f>,
 }
 
 /// Subscription identifiers of one message; nearly always one.
@@ -94,7 +101,7 @@ pub fn frame_length(bytes: &[u8], max: usize) -> Result<Option<usize>, PacketErr
 }
 
 /// A number of up to four bytes and how many it took, or nothing if it goes on after the end.
-fn variable_integer(bytes: &[u8]) -> Result<Option<(u32, usize)>, PacketError> {
+pub(crate) fn variable_integer(bytes: &[u8]) -> Result<Option<(u32, usize)>, PacketError> {
     let mut value = 0;
     for (place, &byte) in bytes.iter().take(4).enumerate() {
         value |= u32::from(byte & 0x7f) << (7 * place);
@@ -146,10 +153,12 @@ fn publish(frame: &[u8]) -> Result<Publish<'_>, PacketError> {
         .split_at_checked(length as usize)
         .ok_or_else(|| malformed("properties longer than the packet"))?;
     let subscriptions = subscriptions(properties)?;
+    let retained = frame[0] & 1 == 1;
+    let properties = Properties::new(properties);
     if topic.is_empty() {
         return Err(PacketError::TopicAlias);
     }
-    Ok(Publish { qos, packet_id, topic, payload, subscriptions })
+    Ok(Publish { qos, packet_id, topic, payload, subscriptions, retained, properties })
 }
 
 fn u16_of(bytes: &[u8]) -> u16 {
@@ -158,24 +167,14 @@ fn u16_of(bytes: &[u8]) -> u16 {
 
 /// Walks over a message's properties (section 3.3.2.3) and picks the subscription identifiers.
 fn subscriptions(mut properties: &[u8]) -> Result<Subscriptions, PacketError> {
-    let malformed = || PacketError::Malformed("a malformed property in PUBLISH".into());
-    let text = |bytes: &[u8]| Some(2 + usize::from(u16_of(bytes.get(..2)?)));
     let mut found = Subscriptions::default();
-    while let Some((&kind, rest)) = properties.split_first() {
-        let length = match kind {
-            0x0B => {
-                let (id, length) = variable_integer(rest)?.ok_or_else(malformed)?;
-                found.push(id);
-                Some(length)
-            }
-            0x01 => Some(1),
-            0x02 => Some(4),
-            0x23 => return Err(PacketError::TopicAlias),
-            0x03 | 0x08 | 0x09 => text(rest),
-            0x26 => text(rest).and_then(|key| Some(key + text(rest.get(key..)?)?)),
-            _ => None,
-        };
-        properties = length.and_then(|length| rest.get(length..)).ok_or_else(malformed)?;
+    while let Some(property) = properties::next(&mut properties) {
+        match property {
+            Ok(Property::Subscription(id)) => found.push(id),
+            Ok(Property::TopicAlias) => return Err(PacketError::TopicAlias),
+            Ok(_) => {}
+            Err(_) => return Err(PacketError::Malformed("a malformed property in PUBLISH".into())),
+        }
     }
     Ok(found)
 }
@@ -233,11 +232,12 @@ mod tests {
         #[test]
         fn a_message_reads_as_rumqttc_wrote_it(
             topic in "[a-zé/]{1,20}", payload in prop::collection::vec(any::<u8>(), 0..200),
-            qos in 0..3_u8, packet_id in 1..=u16::MAX, properties in properties(),
+            qos in 0..3_u8, packet_id in 1..=u16::MAX, properties in properties(), retain in any::<bool>(),
         ) {
             let level = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][usize::from(qos)];
             let mut theirs = TheirPublish::new(topic.clone(), level, payload.clone(), properties.clone());
             theirs.pkid = packet_id;
+            theirs.retain = retain;
             let mut frame = BytesMut::new();
             theirs.write(&mut frame).expect("they can write it");
             prop_assert_eq!(frame_length(&frame, usize::MAX), Ok(Some(frame.len())));
@@ -246,6 +246,12 @@ mod tests {
             prop_assert_eq!(ours.payload, &payload[..]);
             prop_assert_eq!(ours.qos, qos);
             prop_assert_eq!(ours.packet_id, if qos == 0 { 0 } else { packet_id });
+            prop_assert_eq!(ours.retained, retain);
+            let content_type = properties.as_ref().and_then(|all| all.content_type.as_deref());
+            prop_assert_eq!(ours.properties.content_type(), content_type.map(str::as_bytes));
+            for (name, value) in properties.iter().flat_map(|all| &all.user_properties) {
+                prop_assert_eq!(ours.properties.user(name), Some(value.as_bytes()));
+            }
             let ids: Vec<usize> = ours.subscriptions.ids().iter().map(|id| *id as usize).collect();
             prop_assert_eq!(ids, properties.map(|all| all.subscription_identifiers).unwrap_or_default());
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use api::bridge_config::dead_letter_topic;
+use api::route::Overflow;
 use bytes::{Bytes, BytesMut};
 use rumqttc::v5::mqttbytes::v5::{ConnAck, Packet, PubAckReason};
 use tokio::time::Instant;
@@ -15,7 +16,7 @@ use crate::batch::Batches;
 use crate::config::Loaded;
 use crate::dead::{DeadLetter, DeadLetters, Limits, PacketIds};
 use crate::health::{Health, SUBSCRIBING};
-use crate::intake::Intake;
+use crate::intake::{Intake, Taken};
 use crate::metrics::{ReasonLabel, RouteLabel, SideName};
 use crate::packet::{Incoming, Publish};
 use crate::sink::Outcome;
@@ -110,6 +111,7 @@ impl Session {
     pub fn reconfigure(&mut self, loaded: &Loaded) {
         self.pipeline.clone_from(&loaded.config.pipeline);
         self.table = Arc::clone(&loaded.table);
+        self.intake.reconfigure(&self.table);
         self.subscriber.want(loaded.table.filters());
     }
 
@@ -202,12 +204,7 @@ impl Session {
             (self.acks.next(), received.stamp, received.position)
         };
         let taken = self.intake.accept(publish, stamp, sequence, &self.table, batches);
-        if taken.dropped {
-            let label = ReasonLabel { reason: "DatabaseTooSlow" };
-            self.health.metrics.messages_dropped.get_or_create(&label).inc();
-        } else if taken.parts() == 0 {
-            self.health.metrics.messages_unrouted.inc();
-        }
+        self.count(&taken);
         if publish.qos > 0 {
             self.acks.receive(publish.packet_id, publish.qos == 2, taken.parts(), position);
         }
@@ -218,13 +215,39 @@ impl Session {
         }
     }
 
-    /// A batch has been dealt with.
+    fn count(&self, taken: &Taken) {
+        let metrics = &self.health.metrics;
+        let dropped = |reason, count| {
+            metrics.messages_dropped.get_or_create(&ReasonLabel { reason }).inc_by(count);
+        };
+        if taken.dropped {
+            dropped("DatabaseTooSlow", 1);
+        } else if !taken.is_routed() {
+            metrics.messages_unrouted.inc();
+        }
+        if taken.skipped > 0 {
+            dropped("Retained", taken.skipped.into());
+        }
+        for (route, overflow) in &taken.overflows {
+            let label = RouteLabel { route: self.table.routes()[*route].name.clone() };
+            metrics.series_overflows.get_or_create(&label).inc();
+            if *overflow == Overflow::Drop {
+                dropped("TooManySeries", 1);
+            }
+        }
+    }
+
+    /// A batch has been dealt with. A message becomes one dead letter for a route, however many of its
+    /// points the database refuses.
     pub fn settle(&mut self, outcome: &Outcome) {
         let mut refused = outcome.refused.iter().peekable();
+        let mut buried = None;
         for (place, point) in outcome.batch.points().enumerate() {
             match refused.next_if(|(culprit, _)| *culprit == place) {
                 None => self.acks.complete(point.sequence),
+                Some(_) if buried == Some(point.message) => self.acks.complete(point.sequence),
                 Some((_, reason)) => {
+                    buried = Some(point.message);
                     let route = &outcome.batch.route(&point).name;
                     self.bury(point.sequence, route, point.topic, point.payload, reason.clone());
                 }
@@ -304,6 +327,11 @@ impl Session {
 
     /// Tells how the broker's side is, while connected.
     pub fn report(&self) {
+        for route in self.table.routes().iter().filter(|route| route.has_bound()) {
+            let label = RouteLabel { route: route.name.clone() };
+            let count = self.intake.series(&route.name);
+            self.health.metrics.series.get_or_create(&label).set(count as i64);
+        }
         match self.subscriber.refusal() {
             Some((filter, reason)) => {
                 let message = format!(

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use api::route::{Route, RouteError, check_routes};
-use api::topic::Level;
 
-use crate::decode::{DecodeError, Decoder, Values};
-use crate::encode::{self, EncodeError, MAX_SERIES_BYTES};
+use crate::encode::EncodeError;
+pub use crate::point::{CompiledRoute, Message, Written};
 use crate::route::{Levels, Trie};
 
 /// All routes. Built anew when the configuration changes, then swapped in whole.
@@ -26,53 +25,18 @@ pub struct Subscription {
     pub id: u32,
 }
 
-/// One route.
-#[derive(Debug)]
-pub struct CompiledRoute {
-    /// Its name.
-    pub name: String,
-    /// The identifier of the subscription that feeds it.
-    pub subscription: u32,
-    measurement: Vec<u8>,
-    tags: Vec<Tag>,
-    fields: Vec<Field>,
-    decoder: Decoder,
-}
-
-#[derive(Debug)]
-struct Tag {
-    name: String,
-    /// `,name=`, escaped.
-    key: Vec<u8>,
-    source: TagSource,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum TagSource {
-    Level(usize),
-    Rest(usize),
-    Slot(usize),
-}
-
-#[derive(Debug)]
-struct Field {
-    /// `name=`, escaped.
-    key: Vec<u8>,
-    slot: usize,
-}
-
 /// Why routes can't be compiled.
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
     /// A route is not one.
     #[error(transparent)]
     Route(#[from] RouteError),
-    /// A name of a route can't be written.
-    #[error("route {route}: {name:?} {source}: choose another name")]
+    /// A name, or a text, of a route can't be written.
+    #[error("route {route}: {name:?} {source}: choose another")]
     Name {
         /// The route's name.
         route: String,
-        /// The measurement's, tag's or field's name.
+        /// The name or the text.
         name: String,
         /// Why not.
         source: EncodeError,
@@ -139,120 +103,6 @@ fn subscription_id(filter: &str) -> u32 {
     let hash =
         filter.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     hash % LARGEST + 1
-}
-
-impl CompiledRoute {
-    fn new(route: &Route, levels: &[Level], subscription: u32) -> Result<Self, CompileError> {
-        let field_count = route.payload.fields().len();
-        let mut tags: Vec<(String, TagSource)> = Vec::new();
-        for (place, level) in levels.iter().enumerate() {
-            match level {
-                Level::One(Some(name)) => tags.push((name.clone(), TagSource::Level(place))),
-                Level::Rest(Some(name)) => tags.push((name.clone(), TagSource::Rest(place))),
-                _ => {}
-            }
-        }
-        let payload_tags = route.payload.tags().into_iter().map(str::to_owned).enumerate();
-        tags.extend(payload_tags.map(|(place, name)| (name, TagSource::Slot(field_count + place))));
-        // InfluxDB finds a series faster when its tags come sorted.
-        tags.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-        let named = |name: &str| {
-            let (route, name) = (route.name.clone(), name.to_owned());
-            move |source| CompileError::Name { route, name, source }
-        };
-        let mut measurement = Vec::new();
-        encode::measurement(&mut measurement, route.measurement()).map_err(named(route.measurement()))?;
-        let key = |before: &[u8], name: &str| {
-            let mut key = before.to_vec();
-            encode::tag(&mut key, name).map_err(named(name))?;
-            key.push(b'=');
-            Ok::<_, CompileError>(key)
-        };
-        let tags = tags
-            .into_iter()
-            .map(|(name, source)| Ok(Tag { key: key(b",", &name)?, name, source }))
-            .collect::<Result<_, CompileError>>()?;
-        let fields = route.payload.fields().into_iter().enumerate();
-        let fields = fields
-            .map(|(slot, (name, _))| Ok(Field { key: key(b"", name)?, slot }))
-            .collect::<Result<_, CompileError>>()?;
-        let decoder = Decoder::new(&route.payload);
-        Ok(Self { name: route.name.clone(), subscription, measurement, tags, fields, decoder })
-    }
-
-    /// Appends the message's point to `out` as one line, or leaves `out` as it was.
-    ///
-    /// # Errors
-    /// If the payload is not what the route declares, or can't be stored.
-    pub fn write_point(
-        &self,
-        message: Message<'_>,
-        stamp: i64,
-        values: &mut Values,
-        out: &mut Vec<u8>,
-    ) -> Result<(), DecodeError> {
-        self.decoder.decode(message.payload, values)?;
-        let start = out.len();
-        let written = self.write_line(message, stamp, values, out);
-        if written.is_err() {
-            out.truncate(start);
-        }
-        written
-    }
-
-    fn write_line(
-        &self,
-        message: Message<'_>,
-        stamp: i64,
-        values: &Values,
-        out: &mut Vec<u8>,
-    ) -> Result<(), DecodeError> {
-        let start = out.len();
-        out.extend_from_slice(&self.measurement);
-        for tag in &self.tags {
-            let text = match tag.source {
-                TagSource::Level(level) => message.levels.one(message.topic, level),
-                TagSource::Rest(level) => message.levels.rest(message.topic, level),
-                TagSource::Slot(slot) => {
-                    if let Some(written) = values.get(slot) {
-                        out.extend_from_slice(&tag.key);
-                        out.extend_from_slice(written);
-                    }
-                    continue;
-                }
-            };
-            if !text.is_empty() {
-                out.extend_from_slice(&tag.key);
-                encode::tag(out, text)
-                    .map_err(|source| DecodeError::Capture { tag: tag.name.clone(), source })?;
-            }
-        }
-        if out.len() - start > MAX_SERIES_BYTES {
-            return Err(DecodeError::SeriesTooLong(out.len() - start));
-        }
-        let mut separator = b' ';
-        for field in &self.fields {
-            if let Some(written) = values.get(field.slot) {
-                out.push(separator);
-                out.extend_from_slice(&field.key);
-                out.extend_from_slice(written);
-                separator = b',';
-            }
-        }
-        encode::timestamp(out, values.timestamp.unwrap_or(stamp));
-        Ok(())
-    }
-}
-
-/// One message, as the routes see it.
-#[derive(Clone, Copy, Debug)]
-pub struct Message<'m> {
-    /// Its topic.
-    pub topic: &'m str,
-    /// Where the topic's levels are.
-    pub levels: &'m Levels,
-    /// What was published.
-    pub payload: &'m [u8],
 }
 
 #[cfg(test)]

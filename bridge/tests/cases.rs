@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use iotpipeline_bridge::config::Loaded;
-use iotpipeline_bridge::explain::{parse_messages, parts};
+use iotpipeline_bridge::explain::{Explainer, Part, parse_messages};
 
 /// The n-th message is received n nanoseconds after 1970.
 fn rendered(case: &Path) -> String {
@@ -18,15 +18,17 @@ fn rendered(case: &Path) -> String {
     let messages =
         parse_messages(&read("messages.jsonl")).unwrap_or_else(|error| panic!("{}: {error}", case.display()));
     let mut text = String::new();
+    let mut explainer = Explainer::new(&loaded.table);
     for (place, message) in messages.iter().enumerate() {
-        let parts = parts(&loaded.table, message, place as i64 + 1);
+        let parts = explainer.parts(message, place as i64 + 1);
         if parts.is_empty() {
             writeln!(text, "# no route: {}", message.topic).expect("a String");
         }
         for (route, result) in parts {
             match result {
-                Ok(line) => writeln!(text, "{line}"),
-                Err(reason) => writeln!(text, "# refused: {route}: {reason}"),
+                Part::Stored(lines) => writeln!(text, "{lines}"),
+                Part::Refused(reason) => writeln!(text, "# refused: {route}: {reason}"),
+                Part::Dropped(reason) => writeln!(text, "# dropped: {route}: {reason}"),
             }
             .expect("a String");
         }

@@ -33,6 +33,14 @@ fn refusals() -> Vec<(&'static str, Value, &'static str)> {
         ("/routes/0/measurement", json!("_x"), "reserved by InfluxDB"),
         ("/routes/0/name", json!("No Name"), "a route's name has lower-case letters"),
         ("/routes/0/payload", json!({}), "spec.routes[0].payload"),
+        (
+            "/routes/0/payload",
+            json!({"json": {"fields": [{"path": "v", "type": "integer", "scale": 0.1}]}}),
+            "declare type float",
+        ),
+        ("/routes/0/tags", json!([{"name": "t"}]), "a tag comes from one place"),
+        ("/routes/0/tags", json!([{"name": "_t", "value": "v"}]), "reserved by InfluxDB"),
+        ("/routes/0/series", json!({"limit": 0}), "greater than or equal to 1"),
         ("/routes/0/qos", json!(3), "less than or equal to 2"),
         (
             "/broker",

@@ -25,6 +25,13 @@ const ROUTES: &str = "
       - {path: note, type: string, optional: true}
       tags:
       - {path: unit}
+- name: lists
+  topic: list/{place}
+  payload: {json: {each: '*', fields: [{path: v, type: float, scale: 0.1}]}}
+- name: maps
+  topic: map/{place}
+  payload: {cbor: {each: 'rooms.{room}', fields: [{path: '@', name: celsius, type: float}]}}
+- {name: lines, topic: 'lines/{place}', tags: [{name: site, value: lab}], payload: {lineProtocol: {precision: s}}}
 ";
 
 /// A topic, a payload, and what is stored of it: measurement, tag `place`, field and value.
@@ -61,9 +68,48 @@ async fn every_format_is_stored_with_the_type_it_declares() {
             ensure!(text(record, "_field") == field, "{topic}: {record:?}");
             ensure!(record.values.get("_value") == Some(&value), "{topic}: {record:?}");
         }
-        json_is_stored_field_by_field(chain, &mut client).await
+        json_is_stored_field_by_field(chain, &mut client).await?;
+        the_points_of_one_message_stay_apart(chain, &mut client).await?;
+        keys_of_cbor_become_tags(chain, &mut client).await?;
+        lines_are_passed_with_the_route_s_tags(chain, &mut client).await
     })
     .await;
+}
+
+/// They have one series and no time of their own.
+async fn the_points_of_one_message_stay_apart(chain: &Chain, client: &mut Client) -> Result<()> {
+    let payload = r#"[{"v": 1}, {"v": 2}, {"v": 3}]"#;
+    ensure!(client.publish("list/attic", payload).await? == PubAckReason::Success);
+    let records = chain.influx.at_least("lists", 3, SOON).await?;
+    for (record, value) in records.iter().zip([0.1_f64, 0.2, 0.3]) {
+        ensure!(record.values.get("_value") == Some(&Value::Double(value.into())), "{records:?}");
+    }
+    ensure!(records.len() == 3, "{records:?}");
+    Ok(())
+}
+
+async fn keys_of_cbor_become_tags(chain: &Chain, client: &mut Client) -> Result<()> {
+    // {"rooms": {"hall": 18.5, "attic": 21}}
+    let payload = b"\xa1\x65rooms\xa2\x64hall\xf9\x4c\xa0\x65attic\x15";
+    ensure!(client.publish("map/home", payload.to_vec()).await? == PubAckReason::Success);
+    let records = chain.influx.at_least("maps", 2, SOON).await?;
+    for (room, value) in [("hall", 18.5_f64), ("attic", 21.0)] {
+        let record = records.iter().find(|record| text(record, "room") == room).context(room)?;
+        ensure!(record.values.get("_value") == Some(&Value::Double(value.into())), "{record:?}");
+    }
+    Ok(())
+}
+
+async fn lines_are_passed_with_the_route_s_tags(chain: &Chain, client: &mut Client) -> Result<()> {
+    let payload = "cpu,core=1 usage=12.5 1795377600\ncpu,core=2 note=\"a, \\\"b\\\"\"";
+    ensure!(client.publish("lines/rack", payload).await? == PubAckReason::Success);
+    let records = chain.influx.at_least("cpu", 2, SOON).await?;
+    for (core, value) in [("1", Value::Double(12.5.into())), ("2", Value::String("a, \"b\"".into()))] {
+        let record = records.iter().find(|record| text(record, "core") == core).context(core)?;
+        ensure!(text(record, "place") == "rack" && text(record, "site") == "lab", "{record:?}");
+        ensure!(record.values.get("_value") == Some(&value), "{record:?}");
+    }
+    Ok(())
 }
 
 async fn json_is_stored_field_by_field(chain: &Chain, client: &mut Client) -> Result<()> {

@@ -1,4 +1,5 @@
-//! The dashboard: for each route and field a panel, with one curve for each set of tags.
+//! The dashboard: for each route and field a panel, with one curve for each set of tags. Fields that
+//! only messages name, as in line protocol, have none: what is not known can't be drawn.
 
 use api::route::{FieldType, Route};
 use serde_json::{Value, json};
@@ -96,10 +97,10 @@ fn query(plan: &Plan, field: &Field<'_>) -> String {
     };
     format!(
         "from(bucket: {bucket}) |> range(start: v.timeRangeStart, stop: v.timeRangeStop) \
-         |> filter(fn: (r) => r._measurement == {measurement} and r._field == {field}{tags}) \
+         |> filter(fn: (r) => {measurement}r._field == {field}{tags}) \
          |> aggregateWindow(every: v.windowPeriod, fn: {aggregate}, createEmpty: false)",
         bucket = flux_string(&plan.database.bucket),
-        measurement = flux_string(field.route.measurement()),
+        measurement = measurement(plan, field),
         field = flux_string(field.name),
         tags = told_apart(plan, field),
     )
@@ -111,20 +112,19 @@ fn told_apart(plan: &Plan, field: &Field<'_>) -> String {
     let others: Vec<&Route> = plan
         .routes
         .iter()
-        .filter(|other| other.name != field.route.name && other.measurement() == field.route.measurement())
+        .filter(|other| other.name != field.route.name && may_share_measurement(other, field.route))
         .filter(|other| other.payload.fields().iter().any(|(name, _)| *name == field.name))
         .collect();
-    let own = captures(field.route);
-    let every: Vec<String> =
-        own.iter().cloned().chain(field.route.payload.tags().iter().map(|&tag| tag.into())).collect();
+    let own = field.route.certain_tags();
+    let every = field.route.all_tags();
     let mut conditions: Vec<String> = Vec::new();
     for tag in &own {
-        if others.iter().any(|other| !captures(other).contains(tag)) {
+        if others.iter().any(|other| !other.certain_tags().contains(tag)) {
             conditions.push(format!(" and exists r[{}]", flux_string(tag)));
         }
     }
     for other in others {
-        for tag in captures(other).into_iter().filter(|tag| !every.contains(tag)) {
+        for tag in other.certain_tags().into_iter().filter(|tag| !every.contains(tag)) {
             conditions.push(format!(" and not exists r[{}]", flux_string(&tag)));
         }
     }
@@ -133,20 +133,35 @@ fn told_apart(plan: &Plan, field: &Field<'_>) -> String {
     conditions.concat()
 }
 
-/// Tags from a topic are always there; those from a payload may be absent.
-fn captures(route: &Route) -> Vec<String> {
-    route.pattern().map(|pattern| pattern.captures().map(Into::into).collect()).unwrap_or_default()
+/// Whether two routes can store points of one measurement.
+fn may_share_measurement(one: &Route, other: &Route) -> bool {
+    match (one.fixed_measurement(), other.fixed_measurement()) {
+        (Some(one), Some(other)) => one == other,
+        _ => true,
+    }
+}
+
+/// The measurements of a route: one, or all but those that other routes with this field have to themselves.
+fn measurement(plan: &Plan, field: &Field<'_>) -> String {
+    if let Some(measurement) = field.route.fixed_measurement() {
+        return format!("r._measurement == {} and ", flux_string(measurement));
+    }
+    let others = plan.routes.iter().filter(|other| other.name != field.route.name);
+    let others = others.filter(|other| other.payload.fields().iter().any(|(name, _)| *name == field.name));
+    let mut others: Vec<&str> = others.filter_map(Route::fixed_measurement).collect();
+    others.sort_unstable();
+    others.dedup();
+    others.into_iter().map(|other| format!("r._measurement != {} and ", flux_string(other))).collect()
 }
 
 /// A curve's name is what its tags hold. Without tags there is one curve, and its name is the field's.
 fn display_name(route: &Route) -> Option<String> {
-    let mut tags = captures(route);
-    tags.extend(route.payload.tags().iter().map(|&tag| tag.into()));
-    if tags.is_empty() {
+    let tags = route.all_tags();
+    if tags.is_empty() && route.fixed_measurement().is_some() {
         return None;
     }
     let plain = |tag: &String| tag.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    if !tags.iter().all(plain) {
+    if tags.is_empty() || route.fixed_measurement().is_none() || !tags.iter().all(plain) {
         return Some("${__field.labels}".into());
     }
     Some(tags.iter().map(|tag| format!("${{__field.labels.{tag}}}")).collect::<Vec<_>>().join(" "))

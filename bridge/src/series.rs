@@ -1,0 +1,90 @@
+//! How many series each route has made, for those that have a bound. Kept as hashes, so that the
+//! memory is bounded too; of two series with one hash the second is let through.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
+
+use crate::table::Table;
+
+/// The series of all routes with a bound, by the routes' names: they outlive a change of the routes.
+#[derive(Debug, Default)]
+pub struct AllSeries {
+    by_route: HashMap<String, Series>,
+}
+
+/// The series of one route.
+#[derive(Debug, Default)]
+pub struct Series {
+    seen: HashSet<u64>,
+    /// Those of the message that is being taken in.
+    new: Vec<u64>,
+    hasher: RandomState,
+}
+
+impl AllSeries {
+    /// The series of one route.
+    pub fn of(&mut self, route: &str) -> &mut Series {
+        if !self.by_route.contains_key(route) {
+            self.by_route.insert(route.into(), Series::default());
+        }
+        self.by_route.get_mut(route).expect("it was just made")
+    }
+
+    /// How many series a route has made.
+    pub fn count(&self, route: &str) -> usize {
+        self.by_route.get(route).map_or(0, |series| series.seen.len())
+    }
+
+    /// Forgets the routes that have gone, or have no bound any more.
+    pub fn retain(&mut self, table: &Table) {
+        let is_bounded =
+            |name: &str| table.routes().iter().any(|route| route.name == name && route.has_bound());
+        self.by_route.retain(|name, _| is_bounded(name));
+    }
+}
+
+impl Series {
+    /// Whether a series may be: it was there before, or there are less than `limit`.
+    pub fn admits(&mut self, series: &[u8], limit: usize) -> bool {
+        let hash = self.hasher.hash_one(series);
+        if self.seen.contains(&hash) || self.new.contains(&hash) {
+            return true;
+        }
+        let has_room = self.seen.len() + self.new.len() < limit;
+        if has_room {
+            self.new.push(hash);
+        }
+        has_room
+    }
+
+    /// The message is stored, and its new series count; or it is not, and they don't.
+    pub fn end(&mut self, is_stored: bool) {
+        if is_stored {
+            self.seen.extend(self.new.iter());
+        }
+        self.new.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_there_before_is_always_let_through() {
+        let mut series = Series::default();
+        assert!(series.admits(b"a", 2) && series.admits(b"b", 2) && !series.admits(b"c", 2));
+        series.end(true);
+        assert!(series.admits(b"a", 1) && series.admits(b"b", 1) && !series.admits(b"c", 2));
+        assert_eq!(series.seen.len(), 2);
+    }
+
+    #[test]
+    fn the_series_of_a_refused_message_don_t_count() {
+        let mut series = Series::default();
+        assert!(series.admits(b"a", 1));
+        series.end(false);
+        assert!(series.admits(b"b", 1) && !series.admits(b"a", 1));
+    }
+}
