@@ -1,10 +1,12 @@
 //! Run after run, and what came of all.
 
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use futures::future::try_join_all;
 
 use crate::soak::audit::Verdict;
 use crate::soak::plan::Plan;
@@ -42,36 +44,58 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Runs so many seeds from the first on. A line for each goes to `log`, and its plan if it went wrong.
+/// Runs so many seeds from the first on, some at a time, each of these with a broker and a database of
+/// its own. A line for each goes to `log`, and its plan if it went wrong.
 ///
 /// # Errors
 /// If the parts don't start, or the log can't be written.
-pub async fn run_all(first: u64, count: u64, log: &mut impl Write) -> Result<Summary> {
-    let parts = Parts::start().await?;
-    let mut summary = Summary::default();
-    for seed in (0..count).map(|place| first.wrapping_add(place)) {
-        let (plan, start) = (Plan::draw(seed), Instant::now());
-        let verdict = run(&parts, &plan, &format!("seed-{seed}")).await;
-        let (faults, seconds) = (plan.steps.len(), start.elapsed().as_secs_f64());
+pub async fn run_all(first: u64, count: u64, at_a_time: u64, log: impl Write) -> Result<Summary> {
+    let next = Cell::new(0);
+    let seeds = || (next.get() < count).then(|| first.wrapping_add(next.replace(next.get() + 1)));
+    let report = RefCell::new(Report { summary: Summary::default(), log });
+    try_join_all((0..at_a_time.clamp(1, count.max(1))).map(async |_| {
+        let parts = Parts::start().await?;
+        while let Some(seed) = seeds() {
+            let (plan, start) = (Plan::draw(seed), Instant::now());
+            let verdict = run(&parts, &plan, &format!("seed-{seed}")).await;
+            let came_back = verdict.is_ok();
+            report.borrow_mut().add(&plan, verdict, start.elapsed())?;
+            if !came_back {
+                // A run must not suffer from the one before.
+                parts.revive().await?;
+            }
+        }
+        anyhow::Ok(())
+    }))
+    .await?;
+    Ok(report.into_inner().summary)
+}
+
+struct Report<W> {
+    summary: Summary,
+    log: W,
+}
+
+impl<W: Write> Report<W> {
+    fn add(&mut self, plan: &Plan, verdict: Result<Verdict>, took: Duration) -> Result<()> {
+        let (seed, faults, seconds) = (plan.seed, plan.steps.len(), took.as_secs_f64());
+        let log = &mut self.log;
         match verdict {
             Ok(verdict) => {
-                summary.seeds += 1;
-                summary.verdict = summary.verdict.plus(verdict);
+                self.summary.seeds += 1;
+                self.summary.verdict = self.summary.verdict.plus(verdict);
                 writeln!(log, "seed {seed}, faults {faults}, {verdict}, {seconds:.1} s")?;
                 if !verdict.is_good() {
                     write!(log, "{plan}")?;
                 }
             }
             Err(error) => {
-                summary.broken += 1;
+                self.summary.broken += 1;
                 write!(log, "seed {seed}, no verdict after {seconds:.1} s: {error:#}\n{plan}")?;
-                // A run must not suffer from the one before.
-                parts.revive().await?;
             }
         }
-        log.flush()?;
+        Ok(log.flush()?)
     }
-    Ok(summary)
 }
 
 /// Says what came of all: the summary's line, and a line on what a killed broker may lose.

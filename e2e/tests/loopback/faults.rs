@@ -9,7 +9,7 @@ const SEEDS: u64 = 20;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_is_stored_once_whatever_goes_wrong_on_the_way() -> anyhow::Result<()> {
     let mut log = Vec::new();
-    let summary = run_all(FIRST, SEEDS, &mut log).await?;
+    let summary = run_all(FIRST, SEEDS, 1, &mut log).await?;
     conclude(&summary, &mut log)?;
     println!("{}", String::from_utf8_lossy(&log));
     must_be_good(&summary)

@@ -12,6 +12,7 @@ use iotpipeline_e2e::soak::series::{conclude, run_all};
 struct Arguments {
     seeds: u64,
     seed: Option<u64>,
+    at_a_time: u64,
 }
 
 #[tokio::main]
@@ -41,21 +42,22 @@ async fn soak(arguments: &Arguments) -> Result<bool> {
         None => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() % 1_000_000,
     };
     println!("{seeds} seeds from {first} on; one of them again: cargo xtask soak --seeds 1 --seed SEED");
-    let summary = run_all(first, seeds, &mut std::io::stdout()).await?;
+    let summary = run_all(first, seeds, arguments.at_a_time, std::io::stdout()).await?;
     println!("{seeds} seeds from {first} on took {:.0} s", start.elapsed().as_secs_f64());
     conclude(&summary, &mut std::io::stdout())?;
     Ok(summary.is_good())
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments> {
-    let mut parsed = Arguments { seeds: 20, seed: None };
+    let mut parsed = Arguments { seeds: 20, seed: None, at_a_time: 1 };
     while let Some(argument) = arguments.next() {
         let value = arguments.next().with_context(|| format!("{argument} needs a number"))?;
         let number = value.parse().with_context(|| format!("{argument} {value}: not a number"))?;
         match argument.as_str() {
             "--seeds" => parsed.seeds = number,
             "--seed" => parsed.seed = Some(number),
-            other => bail!("no such option: {other}; there are --seeds N and --seed S"),
+            "--at-a-time" => parsed.at_a_time = number,
+            other => bail!("no such option: {other}; there are --seeds N, --seed S and --at-a-time K"),
         }
     }
     Ok(parsed)
