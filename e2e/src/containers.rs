@@ -59,7 +59,7 @@ enum Runs {
         /// Files that are mounted, and must be there when it is started again.
         _mounted: Option<Directory>,
     },
-    AsProcess(Program),
+    AsProcess(Box<Program>),
 }
 
 impl Drop for Container {
@@ -203,7 +203,7 @@ pub async fn broker() -> Result<Container> {
             }
             let file = directory.write("mosquitto.conf", &text)?.display().to_string();
             let program = Program::start_new(program, vec!["-c".into(), file], directory).await?;
-            Container { runs: Runs::AsProcess(program), port }
+            Container { runs: Runs::AsProcess(Box::new(program)), port }
         }
         None => {
             let file = directory.write("mosquitto.conf", MOSQUITTO_CONF)?;
@@ -243,7 +243,7 @@ pub async fn database() -> Result<(Container, Influx)> {
             let mut arguments = arguments(&directory.path().display().to_string()).to_vec();
             arguments.extend(["--http-bind-address".into(), format!("127.0.0.1:{port}")]);
             let program = Program::start_new(program, arguments, directory).await?;
-            Container { runs: Runs::AsProcess(program), port }
+            Container { runs: Runs::AsProcess(Box::new(program)), port }
         }
         None => {
             let (options, arguments) = (["--entrypoint", "influxd"], arguments("/data"));
