@@ -11,6 +11,7 @@ use iotpipeline_e2e::soak::series::{conclude, run_all};
 #[derive(Debug, PartialEq)]
 struct Arguments {
     seeds: u64,
+    /// The first; otherwise one from the clock.
     seed: Option<u64>,
     at_a_time: u64,
 }
@@ -61,4 +62,22 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments> {
         }
     }
     Ok(parsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Option<Arguments> {
+        parse(line.split_whitespace().map(str::to_owned)).ok()
+    }
+
+    #[test]
+    fn a_run_is_replayed_by_its_seed() {
+        let replay = Arguments { seeds: 1, seed: Some(4711), at_a_time: 1 };
+        assert_eq!(parsed("--seeds 1 --seed 4711"), Some(replay));
+        for wrong in ["--seeds", "--seeds many", "--speed 1"] {
+            assert_eq!(parsed(wrong), None, "{wrong}");
+        }
+    }
 }
