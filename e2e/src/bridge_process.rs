@@ -19,6 +19,8 @@ pub const PIPELINE: &str = "lab";
 /// The client id, which names the session at the broker.
 pub const CLIENT_ID: &str = "lab-bridge";
 
+/// What outlives the process, as a volume would.
+const STATE: &str = "state";
 const STARTS: Duration = Duration::from_secs(30);
 const STOPS: Duration = Duration::from_secs(30);
 
@@ -32,11 +34,8 @@ pub struct Bridge {
 
 impl Drop for Bridge {
     fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Ok(log) = std::fs::read_to_string(self.directory.path().join("log"))
-        {
-            let lines: Vec<&str> = log.lines().collect();
-            eprintln!("-- bridge\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        if std::thread::panicking() {
+            eprintln!("-- bridge\n{}", self.log(40));
         }
     }
 }
@@ -47,13 +46,24 @@ impl Bridge {
     /// # Errors
     /// If there is none, or it doesn't become ready.
     pub async fn start(broker: &Container, database: &Container, routes: &str) -> Result<Self> {
+        let mut bridge = Self::between(broker.port, database.port, CLIENT_ID, routes)?;
+        bridge.restart().await?;
+        Ok(bridge)
+    }
+
+    /// A bridge that is not started yet, between a broker and a database on these ports of 127.0.0.1.
+    ///
+    /// # Errors
+    /// If its files can't be written.
+    pub fn between(broker_port: u16, database_port: u16, client_id: &str, routes: &str) -> Result<Self> {
         let directory = Directory::new("bridge")?;
+        std::fs::create_dir(directory.path().join(STATE))?;
         let token_file = directory.write("token", TOKEN)?.display().to_string();
         let config = BridgeConfig {
             pipeline: PIPELINE.into(),
             mqtt: MqttConfig {
-                url: format!("mqtt://127.0.0.1:{}", broker.port),
-                client_id: CLIENT_ID.into(),
+                url: format!("mqtt://127.0.0.1:{broker_port}"),
+                client_id: client_id.into(),
                 username_file: None,
                 password_file: None,
                 ca_file: None,
@@ -63,7 +73,7 @@ impl Bridge {
                 max_packet_size: 2_000_000,
             },
             database: DatabaseConfig {
-                url: format!("http://127.0.0.1:{}", database.port),
+                url: format!("http://127.0.0.1:{database_port}"),
                 organization: ORGANIZATION.into(),
                 bucket: BUCKET.into(),
                 token_file,
@@ -71,10 +81,18 @@ impl Bridge {
             },
             routes: serde_saphyr::from_str(routes)?,
         };
-        let mut bridge = Self { child: None, directory, config, http_port: free_port()? };
+        let bridge = Self { child: None, directory, config, http_port: free_port()? };
         bridge.write_config()?;
-        bridge.restart().await?;
         Ok(bridge)
+    }
+
+    /// Other seconds between pings, from the next start on.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn set_keep_alive(&mut self, seconds: u16) -> Result<()> {
+        self.config.mqtt.keep_alive_seconds = seconds;
+        self.write_config()
     }
 
     /// Starts the process, anew if it has ended, and waits until it is ready on both sides.
@@ -90,12 +108,35 @@ impl Bridge {
         .await
     }
 
-    fn spawn(&mut self) -> Result<()> {
+    /// Takes away what the bridge keeps on its volume, as if the volume were lost.
+    ///
+    /// # Errors
+    /// If it can't be taken away.
+    pub fn lose_volume(&self) -> Result<()> {
+        let state = self.directory.path().join(STATE);
+        std::fs::remove_dir_all(&state)?;
+        Ok(std::fs::create_dir(&state)?)
+    }
+
+    /// The end of its log.
+    pub fn log(&self, lines: usize) -> String {
+        let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+        let all: Vec<&str> = log.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// Starts the process, and doesn't wait for it.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn spawn(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.directory.path().join("log"))?;
         let child = Command::new(environment::bridge_binary()?)
             .arg("run")
             .arg("--config")
             .arg(self.directory.path().join("config.json"))
+            .arg("--state")
+            .arg(self.directory.path().join(STATE))
             .arg("--listen")
             .arg(format!("127.0.0.1:{}", self.http_port))
             .stdin(Stdio::null())

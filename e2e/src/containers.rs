@@ -1,4 +1,5 @@
-//! A real mosquitto and a real influxd in Docker, reached on 127.0.0.1 only.
+//! A real mosquitto and a real influxd in Docker, reached on 127.0.0.1 only; or as processes, where
+//! the environment names the programs.
 
 use std::path::{Path, PathBuf};
 use std::sync::Once;
@@ -11,7 +12,8 @@ use rumqttc::v5::mqttbytes::v5::ConnectReturnCode;
 use crate::conditions::eventually_true;
 use crate::environment::Image;
 use crate::influx::Influx;
-use crate::{mqtt, process};
+use crate::programs::Program;
+use crate::{environment, mqtt, process};
 
 /// The organization, the bucket and the administrator's token of each database that is made here.
 pub const ORGANIZATION: &str = "lab";
@@ -21,6 +23,10 @@ pub const BUCKET: &str = "mesure";
 pub const TOKEN: &str = "a-token-for-a-database-that-lives-for-one-test";
 
 const STARTS: Duration = Duration::from_secs(60);
+const STOPS: Duration = Duration::from_secs(30);
+
+/// Where the images have the plugin that keeps sessions.
+const MOSQUITTO_PLUGIN: &str = "/usr/lib/mosquitto_persist_sqlite.so";
 
 /// What the operator's broker has too, but without users: the tests of the bridge need none.
 const MOSQUITTO_CONF: &str = "\
@@ -40,21 +46,29 @@ log_type warning
 log_type notice
 ";
 
-/// A container. Removed when dropped, with its volumes.
+/// A container, or a process in its place. Removed when dropped, with its volumes.
 pub struct Container {
-    name: String,
+    runs: Runs,
     /// The port on 127.0.0.1 that leads to it.
     pub port: u16,
-    /// Files that are mounted, and must be there when it is started again.
-    mounted: Option<Directory>,
+}
+
+enum Runs {
+    InDocker {
+        name: String,
+        /// Files that are mounted, and must be there when it is started again.
+        _mounted: Option<Directory>,
+    },
+    AsProcess(Box<Program>),
 }
 
 impl Drop for Container {
     fn drop(&mut self) {
+        let Runs::InDocker { name, .. } = &self.runs else { return };
         if std::thread::panicking() {
-            print_log(&self.name);
+            print_log(name);
         }
-        let remove = ["rm", "--force", "--volumes", &self.name];
+        let remove = ["rm", "--force", "--volumes", name];
         std::process::Command::new("docker").args(remove).output().ok();
     }
 }
@@ -91,13 +105,15 @@ impl Container {
         port_inside: u16,
         options: &[&str],
         command: &[&str],
+        mounted: Option<Directory>,
     ) -> Result<Self> {
         remove_orphans();
         let port = free_port()?;
-        let container = Self { name: unique(part), port, mounted: None };
+        let name = unique(part);
+        let container = Self { runs: Runs::InDocker { name: name.clone(), _mounted: mounted }, port };
         let publish = format!("127.0.0.1:{port}:{port_inside}");
         let image = image.name()?;
-        let mut arguments = vec!["run", "--detach", "--name", &container.name, "--label", "iotpipeline-e2e"];
+        let mut arguments = vec!["run", "--detach", "--name", &name, "--label", "iotpipeline-e2e"];
         arguments.extend(["--user", "0", "--publish", &publish, "--volume", "/data"]);
         arguments.extend(options);
         arguments.push(&image);
@@ -111,15 +127,62 @@ impl Container {
     /// # Errors
     /// If Docker refuses.
     pub async fn kill(&self) -> Result<()> {
-        process::run("docker", &["kill", "--signal", "KILL", &self.name]).await.map(drop)
+        self.signal("KILL").await?;
+        match &self.runs {
+            Runs::InDocker { .. } => Ok(()),
+            Runs::AsProcess(program) => program.ended().await,
+        }
+    }
+
+    /// Asks the process to end with SIGTERM, and waits until it has.
+    ///
+    /// # Errors
+    /// If it doesn't end in time.
+    pub async fn terminate(&self) -> Result<()> {
+        self.signal("TERM").await?;
+        let ended = async {
+            match &self.runs {
+                Runs::InDocker { name, .. } => process::run("docker", &["wait", name]).await.map(drop),
+                Runs::AsProcess(program) => program.ended().await,
+            }
+        };
+        tokio::time::timeout(STOPS, ended).await.context("it does not end")?
+    }
+
+    /// Stops the process with SIGSTOP: it stands still, and its connections stay.
+    ///
+    /// # Errors
+    /// If Docker refuses.
+    pub async fn freeze(&self) -> Result<()> {
+        self.signal("STOP").await
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// If Docker refuses.
+    pub async fn thaw(&self) -> Result<()> {
+        self.signal("CONT").await
+    }
+
+    async fn signal(&self, signal: &str) -> Result<()> {
+        match &self.runs {
+            Runs::InDocker { name, .. } => {
+                process::run("docker", &["kill", "--signal", signal, name]).await.map(drop)
+            }
+            Runs::AsProcess(program) => program.signal(signal).await,
+        }
     }
 
     /// Starts it again, with the data it had.
     ///
     /// # Errors
-    /// If Docker refuses.
+    /// If it can't be started.
     pub async fn start(&self) -> Result<()> {
-        process::run("docker", &["start", &self.name]).await.map(drop)
+        match &self.runs {
+            Runs::InDocker { name, .. } => process::run("docker", &["start", name]).await.map(drop),
+            Runs::AsProcess(program) => program.start().await,
+        }
     }
 }
 
@@ -129,12 +192,27 @@ impl Container {
 /// If it doesn't start.
 pub async fn broker() -> Result<Container> {
     let directory = Directory::new("mosquitto")?;
-    let file = directory.write("mosquitto.conf", MOSQUITTO_CONF)?;
-    let mount = format!("{}:/e2e/mosquitto.conf:ro", file.display());
-    let options = ["--volume", &mount, "--entrypoint", "mosquitto"];
-    let command = ["-c", "/e2e/mosquitto.conf"];
-    let mut container = Container::run("broker", Image::Mosquitto, 1883, &options, &command).await?;
-    container.mounted = Some(directory);
+    let container = match environment::program(Image::Mosquitto) {
+        Some(program) => {
+            let port = free_port()?;
+            let data = format!("{}/", directory.path().display());
+            let mut text = MOSQUITTO_CONF.replace("/data/", &data);
+            text = text.replace("listener 1883", &format!("listener {port} 127.0.0.1"));
+            if let Some(plugin) = environment::mosquitto_plugin() {
+                text = text.replace(MOSQUITTO_PLUGIN, &plugin);
+            }
+            let file = directory.write("mosquitto.conf", &text)?.display().to_string();
+            let program = Program::start_new(program, vec!["-c".into(), file], directory).await?;
+            Container { runs: Runs::AsProcess(Box::new(program)), port }
+        }
+        None => {
+            let file = directory.write("mosquitto.conf", MOSQUITTO_CONF)?;
+            let mount = format!("{}:/e2e/mosquitto.conf:ro", file.display());
+            let options = ["--volume", &mount, "--entrypoint", "mosquitto"];
+            let command = ["-c", "/e2e/mosquitto.conf"];
+            Container::run("broker", Image::Mosquitto, 1883, &options, &command, Some(directory)).await?
+        }
+    };
     admits_clients(&container).await?;
     Ok(container)
 }
@@ -155,10 +233,24 @@ pub async fn admits_clients(broker: &Container) -> Result<()> {
 /// # Errors
 /// If it doesn't start.
 pub async fn database() -> Result<(Container, Influx)> {
-    let command =
-        ["--bolt-path", "/data/influxd.bolt", "--engine-path", "/data/engine", "--reporting-disabled"];
-    let options = ["--entrypoint", "influxd"];
-    let container = Container::run("database", Image::InfluxDb, 8086, &options, &command).await?;
+    let arguments = |data: &str| {
+        let [bolt, engine] = ["influxd.bolt", "engine"].map(|name| format!("{data}/{name}"));
+        ["--bolt-path", &bolt, "--engine-path", &engine, "--reporting-disabled"].map(str::to_owned)
+    };
+    let container = match environment::program(Image::InfluxDb) {
+        Some(program) => {
+            let (port, directory) = (free_port()?, Directory::new("influxd")?);
+            let mut arguments = arguments(&directory.path().display().to_string()).to_vec();
+            arguments.extend(["--http-bind-address".into(), format!("127.0.0.1:{port}")]);
+            let program = Program::start_new(program, arguments, directory).await?;
+            Container { runs: Runs::AsProcess(Box::new(program)), port }
+        }
+        None => {
+            let (options, arguments) = (["--entrypoint", "influxd"], arguments("/data"));
+            let command = arguments.each_ref().map(String::as_str);
+            Container::run("database", Image::InfluxDb, 8086, &options, &command, None).await?
+        }
+    };
     let influx = Influx::new(container.port, ORGANIZATION, BUCKET, TOKEN);
     eventually_true("the database answers", STARTS, async || influx.is_healthy().await).await?;
     let influx = Influx::set_up(container.port, ORGANIZATION, BUCKET, TOKEN).await?;

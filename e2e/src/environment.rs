@@ -31,6 +31,20 @@ impl Image {
     }
 }
 
+/// A part's program on this machine, if it is to run as a process and not in Docker.
+pub fn program(image: Image) -> Option<PathBuf> {
+    std::env::var_os(match image {
+        Image::Mosquitto => "IOTPIPELINE_MOSQUITTO_BIN",
+        Image::InfluxDb => "IOTPIPELINE_INFLUXD_BIN",
+    })
+    .map(PathBuf::from)
+}
+
+/// Where mosquitto's SQLite plugin is, if not where the image has it.
+pub fn mosquitto_plugin() -> Option<String> {
+    std::env::var("IOTPIPELINE_MOSQUITTO_PLUGIN").ok()
+}
+
 /// Whether a stand-in takes Grafana's place, since its image can't be pulled here.
 pub fn grafana_is_stand_in() -> bool {
     std::env::var("IOTPIPELINE_GRAFANA_IS_STAND_IN").is_ok_and(|value| value == "1")

@@ -42,6 +42,11 @@ impl Influx {
         Ok(Self::new(port, organization, bucket, token))
     }
 
+    /// The bucket.
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
     /// Writes line protocol, past the bridge.
     ///
     /// # Errors

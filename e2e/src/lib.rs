@@ -4,15 +4,17 @@
 //! sleeping), `namespaces` and `diagnostics` (a place for a test, and what it leaves when it fails),
 //! `pipeline` (an `IoTPipeline` in the cluster and its parts), `port_forward` (the way in: from the
 //! host all traffic goes through 127.0.0.1), `mqtt`, `publisher` and `influx` (witnesses that are not
-//! our code), `faults` (kills in the cluster), `containers` and `bridge_process` (the same parts on
-//! loopback, without a cluster), `grafana` (Grafana's API, or its stand-in's), `stand_in`
-//! (the stand-in as a process), `plot` (curves in a terminal); `http` and `process` serve the others.
+//! our code), `faults` (kills in the cluster), `containers`, `programs` and `bridge_process` (the same
+//! parts on loopback, without a cluster), `fault_proxy` and `soak` (faults at random between them),
+//! `grafana` (Grafana's API, or its stand-in's), `stand_in` (the stand-in as a process), `plot` (curves
+//! in a terminal); `http` and `process` serve the others.
 
 pub mod bridge_process;
 pub mod conditions;
 pub mod containers;
 pub mod diagnostics;
 pub mod environment;
+pub mod fault_proxy;
 pub mod faults;
 pub mod grafana;
 pub mod http;
@@ -23,5 +25,7 @@ pub mod pipeline;
 pub mod plot;
 pub mod port_forward;
 pub mod process;
+pub mod programs;
 pub mod publisher;
+pub mod soak;
 pub mod stand_in;

@@ -23,10 +23,10 @@ use tokio::time::MissedTickBehavior;
 use crate::mqtt::{Login, options};
 
 /// How long a connection with something to say may be silent before it is given up.
-const SILENCE: Duration = Duration::from_secs(3);
+pub(crate) const SILENCE: Duration = Duration::from_secs(3);
 
 /// How long before a connection's end an acknowledgement may have come from the broker's last pass.
-const UNSETTLED: Duration = Duration::from_millis(250);
+pub(crate) const UNSETTLED: Duration = Duration::from_millis(250);
 
 /// A load of numbered messages.
 pub struct Load<'a> {

@@ -6,6 +6,8 @@ usage: cargo xtask COMMAND
 
   demo [--down]                the whole chain in a local cluster, from sensor to curve; --down removes the cluster
   test [--fast]                every test; --fast leaves out what needs Docker
+  soak [--seeds N] [--seed S]  faults at random between bridge, broker and database: N seeds (1000) from S on
+                               (otherwise from one that is printed); what was acknowledged is stored once
   cluster up|down|status       a local Kubernetes cluster (kind), kubeconfig in target/cluster/
   images                       builds the project's images, and loads them into the cluster if it runs
   install                      cluster, images, and the operator by its chart
@@ -19,12 +21,16 @@ environment:
                                (otherwise: pulled where a registry answers)
 ";
 
+/// How many seeds a soak runs if nobody says: not quite an hour on 2 cores.
+const SEEDS: u64 = 1_000;
+
 /// A parsed command line.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Command {
     Help,
     Demo { down: bool, name: Option<String> },
     Test { fast: bool, name: Option<String> },
+    Soak { seeds: u64, seed: Option<u64> },
     Cluster { action: ClusterAction, name: Option<String> },
     Images { name: Option<String> },
     Install { name: Option<String> },
@@ -48,7 +54,7 @@ impl Command {
             | Self::Cluster { name, .. }
             | Self::Images { name }
             | Self::Install { name } => name.as_deref(),
-            Self::Help | Self::Generate => None,
+            Self::Help | Self::Generate | Self::Soak { .. } => None,
         }
     }
 }
@@ -57,11 +63,13 @@ impl Command {
 pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
     let mut words = Vec::new();
     let mut flags = Vec::new();
-    let mut name = None;
+    let (mut name, mut seeds, mut seed) = (None, None, None);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--name" => name = Some(valid_name(rest.next().ok_or("--name needs a value")?)?),
+            "--seeds" => seeds = Some(number("--seeds", rest.next())?),
+            "--seed" => seed = Some(number("--seed", rest.next())?),
             "-h" | "--help" => return Ok(Command::Help),
             flag if flag.starts_with('-') => flags.push(flag),
             word => words.push(word),
@@ -71,6 +79,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
         [] | ["help"] => Command::Help,
         ["demo"] => Command::Demo { down: take(&mut flags, "--down"), name },
         ["test"] => Command::Test { fast: take(&mut flags, "--fast"), name },
+        ["soak"] => Command::Soak { seeds: seeds.take().unwrap_or(SEEDS), seed: seed.take() },
         ["cluster", "up"] => Command::Cluster { action: ClusterAction::Up, name },
         ["cluster", "down"] => Command::Cluster { action: ClusterAction::Down, name },
         ["cluster", "status"] => Command::Cluster { action: ClusterAction::Status, name },
@@ -79,6 +88,9 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
         ["generate"] => Command::Generate,
         other => return Err(format!("no such command: {}", other.join(" "))),
     };
+    if seeds.is_some() || seed.is_some() {
+        flags.push(if seeds.is_some() { "--seeds" } else { "--seed" });
+    }
     match flags.first() {
         Some(flag) => Err(format!("no such option here: {flag}")),
         None => Ok(command),
@@ -89,6 +101,11 @@ fn take(flags: &mut Vec<&str>, flag: &str) -> bool {
     let before = flags.len();
     flags.retain(|other| *other != flag);
     flags.len() < before
+}
+
+fn number(option: &str, value: Option<&String>) -> Result<u64, String> {
+    let value = value.ok_or_else(|| format!("{option} needs a number"))?;
+    value.parse().map_err(|_| format!("{option} {value}: not a number"))
 }
 
 /// A cluster's name becomes a container's and a file's name.
@@ -116,12 +133,16 @@ mod tests {
             parsed("cluster --name lab up"),
             Ok(Command::Cluster { action: ClusterAction::Up, name: Some("lab".into()) })
         );
+        assert_eq!(parsed("soak --seed 7"), Ok(Command::Soak { seeds: SEEDS, seed: Some(7) }));
+        assert_eq!(parsed("--seeds 3 soak"), Ok(Command::Soak { seeds: 3, seed: None }));
         assert_eq!(parsed(""), Ok(Command::Help));
     }
 
     #[test]
     fn what_a_command_does_not_take_is_refused() {
         assert!(parsed("demo --fast").is_err());
+        assert!(parsed("test --seeds 3").is_err());
+        assert!(parsed("soak --seeds many").is_err());
         assert!(parsed("cluster").is_err());
         assert!(parsed("images --name").is_err());
         assert!(parsed("images --name ../x").is_err());

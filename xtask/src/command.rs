@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::parts;
 use crate::paths::Paths;
 use crate::progress::{Progress, Step};
-use crate::{Result, chart, checks, cluster, demo, images};
+use crate::{Result, chart, checks, cluster, demo, images, soak};
 
 /// What is said before the first step that may take long.
 const NEEDS: &str = "\
@@ -24,6 +24,7 @@ pub(crate) fn run(command: &Command) -> ExitCode {
             context(command).and_then(|context| cluster::status(&context))
         }
         Command::Demo { down: false, .. } => show(command),
+        Command::Soak { seeds, seed } => endure(command, *seeds, *seed),
         other => list(other),
     };
     match done {
@@ -49,6 +50,7 @@ fn steps(command: &Command) -> (&'static str, Vec<&'static Step>) {
         Command::Images { .. } => ("images", with_parts(&[&images::BUILD, &images::LOAD])),
         Command::Install { .. } => ("install", with_parts(&installed)),
         Command::Demo { .. } => ("demo", [with_parts(&installed), vec![&demo::COMPILE]].concat()),
+        Command::Soak { .. } => ("soak", with_parts(&[&soak::COMPILE])),
         Command::Generate => ("generate", vec![&checks::GENERATE]),
         Command::Test { fast: true, .. } => ("test", fast_checks()),
         Command::Test { fast: false, .. } => ("test", [fast_checks(), with_parts(&full_checks())].concat()),
@@ -98,6 +100,17 @@ fn show(command: &Command) -> Result<()> {
     demo::run(&context)?;
     println!("\nThe demo took {} in all.", progress.elapsed());
     Ok(())
+}
+
+/// The last line is `seeds N, acknowledged A, missing M, duplicated D, merged G`.
+fn endure(command: &Command, seeds: u64, seed: Option<u64>) -> Result<()> {
+    println!("cargo xtask soak: faults at random while messages flow, seed after seed.\n{NEEDS}\n");
+    let mut context = context(command)?;
+    let (name, steps) = steps(command);
+    let mut progress = Progress::new(context.paths.logs(name));
+    progress.run(&mut context, &steps)?;
+    println!("\nReady after {}. A seed takes about 3 s, and two run at a time.\n", progress.elapsed());
+    soak::run(&context, seeds, seed)
 }
 
 /// The last line is `N passed, N failed`, whatever happened before.

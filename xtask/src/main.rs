@@ -2,7 +2,8 @@
 //!
 //! Reading guide: `command` holds the lists; `progress` runs a list and shows it; `context` is what
 //! steps share. Then one file per subject: `parts` (what the cluster is made of, pulled or built),
-//! `cluster`, `images` (our own), `chart`, `checks` (the tests), `demo`.
+//! `cluster`, `images` (our own), `chart`, `checks` (the tests), `demo`,
+//! `soak`.
 
 mod args;
 mod cargo;
@@ -19,6 +20,7 @@ mod parts;
 mod paths;
 mod process;
 mod progress;
+mod soak;
 
 use std::process::ExitCode;
 

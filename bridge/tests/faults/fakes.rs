@@ -17,7 +17,7 @@ use bytes::{BufMut, BytesMut};
 use iotpipeline_bridge::packet::frame_length;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, ConnectReturnCode, Packet, PubAck, PubAckReason, Publish, PublishProperties, SubAck,
+    ConnAck, Connect, ConnectReturnCode, Packet, PubAck, PubAckReason, Publish, PublishProperties, SubAck,
     SubscribeReasonCode, UnsubAck, UnsubAckReason,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -46,6 +46,8 @@ pub(crate) struct Peer {
     input: BytesMut,
     pub(crate) pings: u32,
     pub(crate) answers_pings: bool,
+    /// What the bridge asked for when it connected.
+    pub(crate) asked: Option<Connect>,
 }
 
 impl FakeBroker {
@@ -60,9 +62,10 @@ impl FakeBroker {
     /// Takes a connection up to its CONNECT, and answers that.
     pub(crate) async fn answer(&self, code: ConnectReturnCode, session_present: bool) -> Peer {
         let (stream, _) = within("a connection", self.listener.accept()).await.expect("a connection");
-        let mut peer = Peer { stream, input: BytesMut::new(), pings: 0, answers_pings: true };
+        let mut peer = Peer { stream, input: BytesMut::new(), pings: 0, answers_pings: true, asked: None };
         let Packet::Connect(connect, ..) = peer.packet().await else { panic!("no CONNECT") };
         assert!(!connect.clean_start, "the session is to be kept");
+        peer.asked = Some(connect);
         peer.send(Packet::ConnAck(ConnAck { session_present, code, properties: None })).await;
         peer
     }
@@ -88,6 +91,25 @@ impl Peer {
 
     pub(crate) async fn send_raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.expect("the bridge reads");
+    }
+
+    /// Sends as much as the bridge takes within the span, while it listens. Returns what is left.
+    pub(crate) async fn send_and_listen<'b>(&mut self, mut bytes: &'b [u8], span: Duration) -> &'b [u8] {
+        let (mut reader, mut writer) = self.stream.split();
+        let exchange = async {
+            loop {
+                tokio::select! {
+                    sent = writer.write(bytes), if !bytes.is_empty() => {
+                        bytes = &bytes[sent.expect("the bridge reads")..];
+                    }
+                    read = reader.read_buf(&mut self.input) => {
+                        assert_ne!(read.expect("the bridge writes"), 0, "the bridge closed the connection");
+                    }
+                }
+            }
+        };
+        drop(timeout(span, exchange).await);
+        bytes
     }
 
     /// The next packet but pings, which are counted and answered.

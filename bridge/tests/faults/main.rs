@@ -2,6 +2,7 @@
 
 #![allow(missing_docs)]
 
+mod complaints;
 mod fakes;
 mod repetition;
 

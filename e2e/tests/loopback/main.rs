@@ -3,9 +3,12 @@
 //! Both run in Docker, the bridge as a process. Witnesses are never our own code: clients are
 //! rumqttc's, points are read back by the influxdb2 crate.
 
+mod best_effort;
+mod boundary;
 mod broker;
 mod dashboard;
 mod dead_letters;
+mod faults;
 mod formats;
 mod kills;
 mod outages;

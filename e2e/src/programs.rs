@@ -1,0 +1,85 @@
+//! A real mosquitto or influxd as a process of this machine, where the environment names the program:
+//! the same as in a container, but it is killed and started in milliseconds, and needs no Docker.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+
+use crate::containers::Directory;
+use crate::process;
+
+/// A server as a process. Killed when dropped.
+pub struct Program {
+    program: PathBuf,
+    arguments: Vec<String>,
+    child: Mutex<Option<Child>>,
+    directory: Directory,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(log) = std::fs::read_to_string(self.directory.path().join("log"))
+        {
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(20)..].join("\n");
+            eprintln!("-- {}\n{last}", self.program.display());
+        }
+    }
+}
+
+impl Program {
+    /// Starts it with these arguments. The directory holds its files, and gets its log.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub async fn start_new(program: PathBuf, arguments: Vec<String>, directory: Directory) -> Result<Self> {
+        let new = Self { program, arguments, child: Mutex::new(None), directory };
+        new.start().await?;
+        Ok(new)
+    }
+
+    /// Starts it, again if it has ended.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub async fn start(&self) -> Result<()> {
+        let log = File::options().create(true).append(true).open(self.directory.path().join("log"))?;
+        let child = Command::new(&self.program)
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("can't start {}", self.program.display()))?;
+        *self.child.lock().await = Some(child);
+        Ok(())
+    }
+
+    /// Sends a signal by its name. One that has ended gets none.
+    ///
+    /// # Errors
+    /// If it can't be sent.
+    pub async fn signal(&self, name: &str) -> Result<()> {
+        let child = self.child.lock().await;
+        let Some(id) = child.as_ref().and_then(Child::id) else { return Ok(()) };
+        process::run("kill", &[&format!("-{name}"), &id.to_string()]).await.map(drop)
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// If nobody can know.
+    pub async fn ended(&self) -> Result<()> {
+        let child = self.child.lock().await.take();
+        if let Some(mut child) = child {
+            child.wait().await?;
+        }
+        Ok(())
+    }
+}
