@@ -77,7 +77,7 @@ impl Database {
             .append_pair("org", &config.organization)
             .append_pair("bucket", &config.bucket)
             .append_pair("precision", "ns");
-        let compressor = Compressor::new(CompressionLvl::fastest());
+        let compressor = Compressor::new(CompressionLvl::new(1).expect("libdeflater has a level 1"));
         Ok(Self { config: config.clone(), client: client(config, &url)?, url, compressor })
     }
 

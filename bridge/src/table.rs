@@ -90,7 +90,11 @@ impl Table {
             found.sort_unstable();
         }
         let is_meant = |route: &CompiledRoute| subscriptions.contains(&route.subscription);
-        if !subscriptions.is_empty() && self.routes.iter().any(is_meant) {
+        // Nearly always one of those found is meant, and the others need no look.
+        let is_known = || self.routes.iter().any(is_meant);
+        if !subscriptions.is_empty()
+            && (found.iter().any(|&place| is_meant(&self.routes[place])) || is_known())
+        {
             found.retain(|&place| is_meant(&self.routes[place]));
         }
     }
