@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use twox_hash::XxHash3_64;
 
-use crate::stamps::{CAPACITY, Record, Stamps, slot};
+use crate::stamps::{CAPACITY, Record, Stamps, hash_of, slot};
 
 /// Also names the layout's version.
 const MAGIC: [u8; 8] = *b"IOTPJRN1";
@@ -142,7 +142,7 @@ impl Journal {
 }
 
 fn session(broker: &str, client_id: &str) -> u64 {
-    XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(broker.as_bytes()), client_id.as_bytes())
+    hash_of(broker.as_bytes(), client_id.as_bytes())
 }
 
 fn encode(record: &Record, out: &mut Vec<u8>) {

@@ -196,7 +196,7 @@ impl Session {
         let (sequence, stamp, position) = if publish.qos == 0 {
             (Sequence::NONE, self.stamps.fresh(), 0)
         } else {
-            let hash = stamps::content_hash(publish.topic, publish.payload);
+            let hash = stamps::hash_of(publish.topic, publish.payload);
             let received = self.stamps.receive(publish.packet_id, hash);
             if received.repeated {
                 self.health.metrics.messages_repeated.inc();

@@ -86,9 +86,9 @@ struct Repetition {
     from: u64,
 }
 
-/// Identifies a message's content.
-pub fn content_hash(topic: &[u8], payload: &[u8]) -> u64 {
-    XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(topic), payload)
+/// Identifies two byte strings together, such as a message's topic and payload.
+pub fn hash_of(first: &[u8], second: &[u8]) -> u64 {
+    XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(first), second)
 }
 
 impl Default for Stamps {
@@ -446,7 +446,7 @@ mod tests {
     #[test]
     fn content_is_topic_and_payload() {
         let hashes = [(&b"a"[..], &b"bc"[..]), (b"ab", b"c"), (b"a", b"bd"), (b"b", b"bc")];
-        let hashes = hashes.map(|(topic, payload)| content_hash(topic, payload));
+        let hashes = hashes.map(|(topic, payload)| hash_of(topic, payload));
         for (place, hash) in hashes.iter().enumerate() {
             assert!(!hashes[..place].contains(hash));
         }
