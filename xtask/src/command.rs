@@ -12,8 +12,8 @@ use crate::{Result, chart, checks, cluster, demo, images, soak};
 /// What is said before the first step that may take long.
 const NEEDS: &str = "\
 It needs: a network; Docker, or root on a Debian machine, where it installs and starts it; 20 GB of disk.
-The first time takes minutes where public images can be pulled, and about 35 minutes on 2 cores where they
-can't and everything is built from source. Afterwards only what has changed is done: about 2 minutes.
+The first time takes minutes where public images can be pulled. Where they can't, everything is built from
+source: 15 to 30 minutes on 2 cores. Afterwards only what has changed is done: about 2 minutes.
 It can be interrupted, and goes on where it was.";
 
 /// Runs a command, and says how it ended.

@@ -16,7 +16,7 @@ use crate::progress::{Lock, Outcome, Step};
 /// Compiles and packs what has changed.
 pub(crate) const BUILD: Step = Step {
     name: "images",
-    about: "compiles the operator, the bridge, the Grafana stand-in (5 min the first time, on 2 cores)",
+    about: "compiles the operator, the bridge, the Grafana stand-in (2 to 5 min the first time, on 2 cores)",
     lock: Some(Lock::Images),
     work: build,
 };

@@ -16,14 +16,14 @@ use crate::progress::{Lock, Outcome, Step};
 
 pub(crate) const KUBERNETES: Step = Step {
     name: "kubernetes",
-    about: "kind, helm, kubectl, and the node's programs (16 min the first time, on 2 cores)",
+    about: "kind, helm, kubectl, and the node's programs (5 to 15 min the first time, on 2 cores)",
     lock: Some(Lock::Parts),
     work: kubernetes,
 };
 
 pub(crate) const INFLUXD: Step = Step {
     name: "influxd",
-    about: "InfluxDB from source; its Flux parser is Rust (8 min the first time, on 2 cores)",
+    about: "InfluxDB from source; its Flux parser is Rust (3 to 8 min the first time, on 2 cores)",
     lock: Some(Lock::Parts),
     work: influxd,
 };
