@@ -35,6 +35,7 @@ impl Health {
         let status = BridgeStatus {
             config_hash: config_hash.into(),
             config_error: None,
+            left: false,
             broker: side("the connection to the broker has not been made yet"),
             database: side("the database has not answered yet"),
         };
@@ -49,6 +50,21 @@ impl Health {
     /// A side is ready.
     pub fn ready(&self, side: SideName, message: impl Into<String>) {
         self.set(side, Side { ready: true, reason: "Connected".into(), message: message.into() });
+    }
+
+    /// Connected to the broker, to leave it.
+    pub fn leaving(&self, message: &str) {
+        let (reason, message) = ("Leaving".to_owned(), message.to_owned());
+        self.set(SideName::Broker, Side { ready: true, reason, message });
+    }
+
+    /// Whether the bridge has left. One that has is ready: it does all that it is told to.
+    pub fn left(&self, left: bool) {
+        self.lock().left = left;
+        if left {
+            let message = "left: the broker holds nothing for this bridge".to_owned();
+            self.set(SideName::Broker, Side { ready: true, reason: "Left".into(), message });
+        }
     }
 
     /// A side is not ready, and why.

@@ -2,12 +2,13 @@
 //! what has ended back to the broker as acknowledgements. One task; nothing here waits for one side
 //! while the other has something to say.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use api::bridge_config::BridgeConfig;
+use api::bridge_config::{BridgeConfig, MqttConfig};
 use bytes::Buf;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -200,11 +201,28 @@ impl Pipeline {
         if self.link.connection().is_some() {
             self.session.report();
         }
+        self.leave().await;
         match self.watch.poll() {
             None => {}
             Some(Ok(loaded)) => self.reconfigure(loaded).await,
             Some(Err(error)) => self.refuse(&error),
         }
+    }
+
+    /// Ends the session at the broker when nothing is held for this bridge any more, if it was told to leave.
+    async fn leave(&mut self) {
+        if self.session.has_left() && self.link.connection().is_some() {
+            self.link.leave().await;
+            self.forget(&self.config.mqtt.clone(), BTreeSet::new());
+            self.state.save(&self.config.mqtt, self.session.held());
+            self.health.left(true);
+        }
+    }
+
+    /// The session at the broker is another one from now on, and may hold these subscriptions.
+    fn forget(&mut self, mqtt: &MqttConfig, held: BTreeSet<String>) {
+        self.session.moved(Some(held));
+        self.journal.change_session(&mqtt.url, &mqtt.client_id, self.session.stamps());
     }
 
     fn silent(&self, since: Duration) {
@@ -226,11 +244,14 @@ impl Pipeline {
             let (old, new) = (&self.config.mqtt, &loaded.config.mqtt);
             let same_session = (&old.url, &old.client_id) == (&new.url, &new.client_id);
             self.link.reconfigure(&loaded.config.mqtt).await;
-            let held = self.state.filters(&loaded.config.mqtt);
-            self.session.moved((!same_session).then_some(held));
-            if !same_session {
-                self.journal.change_session(&new.url, &new.client_id, self.session.stamps());
+            match same_session {
+                true => self.session.moved(None),
+                false => self.forget(new, self.state.filters(new)),
             }
+        }
+        if !loaded.leaves {
+            self.health.left(false);
+            self.link.come_back();
         }
         self.flush();
         tracing::info!(
