@@ -20,6 +20,9 @@ pub struct BridgeConfig {
     /// How several bridges share the load. Absent: one bridge takes everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Sharing>,
+    /// Messages with a payload of more bytes become dead letters. Absent: no bound but the packet's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_message_size: Option<u32>,
     /// Which topics become which points.
     pub routes: Vec<Route>,
 }

@@ -301,6 +301,12 @@ pub struct Bridge {
     #[schemars(range(min = 1, max = 16))]
     pub replicas: Option<i32>,
 
+    /// The largest payload that is stored, in bytes; a larger one becomes a dead letter. Absent: what fits into a
+    /// packet of 2000000 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_000_000))]
+    pub max_message_size: Option<u32>,
+
     /// The bridge's image. Absent: the operator's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Image>,

@@ -14,7 +14,8 @@
 //! 6. [`leave`] tells when one of several bridges has taken all that the broker holds for it.
 //!
 //! [`pipeline`] is the loop that joins them, [`config`] what they are told, [`subscribe`] what the
-//! broker is asked for, [`state`] what they remember across restarts, [`health`] and [`metrics`] what they tell. [`explain`] runs stage 2 alone.
+//! broker is asked for, [`state`] what they remember across restarts, [`health`]
+//! and [`metrics`] what they tell, [`watchdog`] who notices a standstill. [`explain`] runs stage 2 alone.
 //!
 //! Invariants:
 //! - A message is acknowledged after each of its points is stored or has become a dead letter that the
@@ -57,6 +58,7 @@ pub mod table;
 pub mod tls;
 mod value;
 pub mod values;
+pub mod watchdog;
 
 use std::future::Future;
 use std::path::Path;

@@ -22,6 +22,7 @@ use crate::session::Session;
 use crate::sink::{Outcome, Sink};
 use crate::source::{Event, KeepAlive, Link, SourceError};
 use crate::state::State;
+use crate::watchdog::Watchdog;
 
 /// How often the configuration file, the keep-alive and refused subscriptions are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -41,6 +42,7 @@ pub struct Pipeline {
     session: Session,
     batches: Batches,
     sink: Sink,
+    watchdog: Watchdog,
 }
 
 impl Pipeline {
@@ -53,7 +55,8 @@ impl Pipeline {
         let (journal, stamps) = Journal::open(directory, &mqtt.url, &mqtt.client_id);
         let session = Session::new(&loaded, state.filters(mqtt), stamps, Arc::clone(&health));
         let batches = Batches::default();
-        Self { health, watch, config: loaded.config, state, journal, link, session, batches, sink }
+        let watchdog = Watchdog::new(Instant::now());
+        Self { health, watch, config: loaded.config, state, journal, link, session, batches, sink, watchdog }
     }
 
     /// Runs until it is told to stop, then stores what it has, acknowledges that, and says goodbye.
@@ -202,6 +205,10 @@ impl Pipeline {
             self.session.report();
         }
         self.leave().await;
+        let nothing_waits =
+            self.session.outstanding() == 0 && self.batches.is_empty() && !self.sink.is_busy();
+        let excused = nothing_waits || !self.health.status().ready();
+        self.health.stuck(self.watchdog.look(Instant::now(), self.session.done(), excused));
         match self.watch.poll() {
             None => {}
             Some(Ok(loaded)) => self.reconfigure(loaded).await,

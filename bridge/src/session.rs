@@ -44,6 +44,8 @@ pub struct Session {
     draining: bool,
     /// Told to leave the bridges that share the load.
     leave: Option<Leave>,
+    /// Counts up whenever something was stored or acknowledged.
+    done: u64,
 }
 
 impl Session {
@@ -58,7 +60,7 @@ impl Session {
             pipeline: loaded.config.pipeline.clone(),
             table: Arc::clone(&loaded.table),
             retired: None,
-            intake: Intake::default(),
+            intake: Intake::new(loaded.config.max_message_size),
             stamps,
             acks: Acks::default(),
             letters: DeadLetters::default(),
@@ -67,7 +69,13 @@ impl Session {
             limits: Limits { receive_maximum: 0, packet_size: 0 },
             draining: false,
             leave: loaded.leaves.then(Leave::default),
+            done: 0,
         }
+    }
+
+    /// A number that grows whenever something was stored or acknowledged.
+    pub fn done(&self) -> u64 {
+        self.done
     }
 
     /// The connection is open, and this is what the broker said. What was received before and waits is
@@ -122,7 +130,7 @@ impl Session {
     pub fn reconfigure(&mut self, loaded: &Loaded) {
         self.pipeline.clone_from(&loaded.config.pipeline);
         self.retired = Some(std::mem::replace(&mut self.table, Arc::clone(&loaded.table)));
-        self.intake.reconfigure(&self.table);
+        self.intake.reconfigure(&self.table, loaded.config.max_message_size);
         self.subscriber.want(&loaded.filters);
         self.stamps.share(loaded.member);
         if self.leave.is_some() != loaded.leaves {
@@ -285,6 +293,7 @@ impl Session {
     /// A batch has been dealt with. A message becomes one dead letter for a route, however many of its
     /// points the database refuses.
     pub fn settle(&mut self, outcome: &Outcome) {
+        self.done += 1;
         let mut refused = outcome.refused.iter().peekable();
         let mut buried = None;
         for (place, point) in outcome.batch.points().enumerate() {
@@ -366,7 +375,9 @@ impl Session {
             self.stamps.acknowledge(position);
         }
         let metrics = &self.health.metrics;
-        metrics.messages_acknowledged.inc_by((before - self.acks.outstanding()) as u64);
+        let acknowledged = (before - self.acks.outstanding()) as u64;
+        self.done += acknowledged;
+        metrics.messages_acknowledged.inc_by(acknowledged);
         metrics.messages_in_flight.set(self.acks.outstanding() as i64);
     }
 

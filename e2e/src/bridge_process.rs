@@ -75,6 +75,7 @@ impl Bridge {
                 max_packet_size: 2_000_000,
             },
             sharing: None,
+            max_message_size: None,
             database: DatabaseConfig {
                 url: format!("http://127.0.0.1:{database_port}"),
                 organization: ORGANIZATION.into(),

@@ -34,6 +34,8 @@ pub struct Plan {
     pub bridge: Workload,
     /// How many bridges there are, and how many are to be.
     pub bridges: Bridges,
+    /// The largest payload that the bridge stores, in bytes.
+    pub max_message_size: Option<u32>,
     /// The volume for a bridge's stamps.
     pub bridge_volume: Volume,
     /// The password of the bridge's own user of a managed broker.
@@ -234,6 +236,7 @@ impl Plan {
                 resources: resources(spec.bridge.resources.as_ref(), ("10m", "16Mi"), "bridge.resources")?,
             },
             bridges: bridges(spec.bridge.replicas, &names, observed),
+            max_message_size: spec.bridge.max_message_size,
             bridge_volume: bridge_volume(spec, &names, observed),
             bridge_password: observed.credentials.bridge.clone(),
             routes: spec.routes.clone(),

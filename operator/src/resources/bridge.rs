@@ -48,13 +48,9 @@ pub fn desired(plan: &Plan, token: &str) -> BridgeObjects {
     }
 }
 
-/// The set with so many pods. The volume of one that has left is of no use to anybody: its session at the
-/// broker has ended.
+/// The set with so many pods.
 pub fn of_size(bridges: u32, mut set: StatefulSet) -> StatefulSet {
     set.spec.replicas = i32::try_from(bridges).ok();
-    if let Some(policy) = &mut set.spec.persistent_volume_claim_retention_policy {
-        policy.when_scaled = Some("Delete".into());
-    }
     set
 }
 
@@ -170,6 +166,7 @@ pub fn config(plan: &Plan) -> BridgeConfig {
             .bridges
             .shared
             .then(|| Sharing { group: names.unique(), members: plan.bridges.members }),
+        max_message_size: plan.max_message_size,
         routes: plan.routes.clone(),
     }
 }
