@@ -17,8 +17,26 @@ pub struct BridgeConfig {
     pub mqtt: MqttConfig,
     /// Where points go.
     pub database: DatabaseConfig,
+    /// How several bridges share the load. Absent: one bridge takes everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<Sharing>,
+    /// Messages with a payload of more bytes become dead letters. Absent: no bound but the packet's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_message_size: Option<u32>,
     /// Which topics become which points.
     pub routes: Vec<Route>,
+}
+
+/// Several bridges with shared subscriptions: the broker gives each message to one of them.
+/// <https://docs.oasis-open.org/mqtt/mqtt/v5.0/os/mqtt-v5.0-os.html#_Toc3901250>
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sharing {
+    /// The share name, which all members have in common.
+    pub group: String,
+    /// Those with a number below take part. The others leave: they take what the broker holds for them, and
+    /// no more.
+    pub members: u32,
 }
 
 /// The broker, and how the bridge connects to it.
@@ -27,7 +45,8 @@ pub struct BridgeConfig {
 pub struct MqttConfig {
     /// mqtt://host:port or mqtts://host:port; the port is 1883 or 8883 if left out.
     pub url: String,
-    /// Names the session at the broker, so it must not change while messages wait there.
+    /// Names the session at the broker, so it must not change while messages wait there. A bridge that is
+    /// told its number appends it.
     pub client_id: String,
     /// A file with the user name.
     #[serde(default, skip_serializing_if = "Option::is_none")]

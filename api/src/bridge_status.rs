@@ -11,6 +11,9 @@ pub struct BridgeStatus {
     /// The newest configuration file was refused, and why; the one before is in effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_error: Option<String>,
+    /// The bridge has left: nothing waits for it at the broker, and its session there has ended.
+    #[serde(default)]
+    pub left: bool,
     /// The connection to the broker, its subscriptions included.
     pub broker: Side,
     /// The connection to the database, the right to write included.

@@ -294,10 +294,18 @@ pub struct ExternalDashboard {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bridge {
-    /// How many bridges share the load. Only 1 for now.
+    /// How many bridges share the load, over shared subscriptions. It can be changed at any time: a bridge leaves
+    /// when nothing waits for it at the broker. Absent: one bridge with subscriptions of its own. Only such a one
+    /// gets the messages that the broker retains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1))]
+    #[schemars(range(min = 1, max = 16))]
     pub replicas: Option<i32>,
+
+    /// The largest payload that is stored, in bytes; a larger one becomes a dead letter. Absent: what fits into a
+    /// packet of 2000000 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_000_000))]
+    pub max_message_size: Option<u32>,
 
     /// The bridge's image. Absent: the operator's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,17 +3,18 @@
 //! In a pod the file is a mounted ConfigMap, which the kubelet replaces by swapping a link; so the
 //! file is looked at several times a second rather than watched.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use api::bridge_config::BridgeConfig;
+use api::bridge_config::{BridgeConfig, Sharing};
 use reqwest::Url;
 use sha2::{Digest, Sha256};
 
 use crate::stamps::WINDOW;
-use crate::table::{CompileError, Table};
+use crate::table::{CompileError, Subscription, Table};
 
 /// A configuration that is checked and compiled.
 #[derive(Clone, Debug)]
@@ -22,6 +23,12 @@ pub struct Loaded {
     pub config: BridgeConfig,
     /// Its routes, compiled.
     pub table: Arc<Table>,
+    /// What this bridge asks the broker for. Nothing, if it is to leave.
+    pub filters: BTreeMap<String, Subscription>,
+    /// This bridge's number among those that share the load, if they do.
+    pub member: Option<u32>,
+    /// Whether it is to leave them.
+    pub leaves: bool,
     /// SHA-256 of the file's bytes, in hex.
     pub hash: String,
 }
@@ -69,27 +76,49 @@ pub enum ConfigError {
 }
 
 impl Loaded {
-    /// Parses, checks and compiles a configuration file's bytes.
+    /// Parses, checks and compiles a configuration file's bytes, for the bridge of this number, if it has one.
     ///
     /// # Errors
     /// If it can't be used; says what to change.
-    pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
+    pub fn parse(bytes: &[u8], member: Option<u32>) -> Result<Self, ConfigError> {
         // By way of a JSON value, which reads the enumerations as the API server writes them.
         let value: serde_json::Value = serde_saphyr::from_slice_with_options(bytes, yaml_options())
             .map_err(|error| ConfigError::Yaml(error.to_string()))?;
-        let config: BridgeConfig = serde_json::from_value(value)?;
+        let mut config: BridgeConfig = serde_json::from_value(value)?;
         let table = Arc::new(Table::new(&config.routes)?);
         check(&config)?;
-        Ok(Self { config, table, hash: hash(bytes) })
+        if let Some(member) = member {
+            config.mqtt.client_id = format!("{}_{member}", config.mqtt.client_id);
+        }
+        let sharing = config.sharing.as_ref().map(|sharing| (sharing, member.unwrap_or_default()));
+        let filters = match sharing {
+            None => table.filters().clone(),
+            Some((sharing, member)) => shared_filters(&table, sharing, member),
+        };
+        let leaves = sharing.is_some_and(|(sharing, member)| member >= sharing.members);
+        let member = sharing.map(|(_, member)| member);
+        Ok(Self { config, table, filters, member, leaves, hash: hash(bytes) })
     }
 
     /// Reads and parses a configuration file.
     ///
     /// # Errors
     /// If it can't be read or used.
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        Self::parse(&read(path)?)
+    pub fn read(path: &Path, member: Option<u32>) -> Result<Self, ConfigError> {
+        Self::parse(&read(path)?, member)
     }
+}
+
+/// What one of several bridges asks for. A filter whose messages belong together is the first's alone.
+fn shared_filters(table: &Table, sharing: &Sharing, member: u32) -> BTreeMap<String, Subscription> {
+    if member >= sharing.members {
+        return BTreeMap::new();
+    }
+    let own = table.filters().iter().filter_map(|(filter, subscription)| match subscription.undivided {
+        true => (member == 0).then(|| (filter.clone(), *subscription)),
+        false => Some((format!("$share/{}/{filter}", sharing.group), *subscription)),
+    });
+    own.collect()
 }
 
 /// As YAML 1.2 has it: `on`, `no` and `n` are texts.
@@ -167,6 +196,7 @@ pub fn broker_address(url: &str) -> Result<BrokerAddress, ConfigError> {
 #[derive(Debug)]
 pub struct Watch {
     path: PathBuf,
+    member: Option<u32>,
     seen: Option<Stamp>,
     /// The hash of the bytes that were last read, good or bad.
     hash: String,
@@ -183,8 +213,8 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 impl Watch {
     /// Watches a file whose content was read already.
-    pub fn new(path: &Path, loaded: &Loaded) -> Self {
-        Self { path: path.into(), seen: None, hash: loaded.hash.clone() }
+    pub fn new(path: &Path, member: Option<u32>, loaded: &Loaded) -> Self {
+        Self { path: path.into(), member, seen: None, hash: loaded.hash.clone() }
     }
 
     /// The new configuration, or why it is refused, if the file has changed.
@@ -209,7 +239,7 @@ impl Watch {
             return None;
         }
         self.hash = hash;
-        Some(Loaded::parse(&bytes))
+        Some(Loaded::parse(&bytes, self.member))
     }
 }
 
@@ -236,12 +266,12 @@ routes:
 ";
 
     fn refusal(from: &str, to: &str) -> String {
-        Loaded::parse(GOOD.replace(from, to).as_bytes()).expect_err("refused").to_string()
+        Loaded::parse(GOOD.replace(from, to).as_bytes(), None).expect_err("refused").to_string()
     }
 
     #[test]
     fn a_good_file_is_read_with_its_defaults() {
-        let loaded = Loaded::parse(GOOD.as_bytes()).expect("it is good");
+        let loaded = Loaded::parse(GOOD.as_bytes(), None).expect("it is good");
         assert_eq!(loaded.config.mqtt.receive_maximum, 10_000);
         assert_eq!(loaded.hash.len(), 64);
         assert_eq!(loaded.table.routes().len(), 1);
@@ -257,6 +287,20 @@ routes:
         assert!(refusal("clientId: lab-bridge-0", "clientId: b, receiveMaximum: 0").contains("choose 1 to"));
         assert!(refusal("pipeline: lab", "pipelin: lab").contains("missing field `pipeline`"));
         assert!(refusal("routes:", "routes: [").contains("not YAML"));
+    }
+
+    #[test]
+    fn bridges_that_share_the_load_have_sessions_of_their_own_and_those_beyond_leave() {
+        let text = GOOD.replace("routes:", "sharing: {group: lab, members: 2}\nroutes:");
+        let member = |number| Loaded::parse(text.as_bytes(), Some(number)).expect("it is good");
+        for number in 0..2 {
+            let loaded = member(number);
+            assert_eq!(loaded.config.mqtt.client_id, format!("lab-bridge-0_{number}"));
+            assert_eq!(loaded.filters.keys().collect::<Vec<_>>(), ["$share/lab/a/+"]);
+            assert!(!loaded.leaves);
+        }
+        let third = member(2);
+        assert!(third.leaves && third.filters.is_empty());
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Health {
     pub metrics: Metrics,
     status: Mutex<BridgeStatus>,
     alive: Mutex<Instant>,
+    /// For how long messages have waited without a reason.
+    stuck: Mutex<Option<Duration>>,
 }
 
 impl Health {
@@ -35,10 +37,16 @@ impl Health {
         let status = BridgeStatus {
             config_hash: config_hash.into(),
             config_error: None,
+            left: false,
             broker: side("the connection to the broker has not been made yet"),
             database: side("the database has not answered yet"),
         };
-        Arc::new(Self { metrics: Metrics::new(), status: status.into(), alive: Instant::now().into() })
+        Arc::new(Self {
+            metrics: Metrics::new(),
+            status: status.into(),
+            alive: Instant::now().into(),
+            stuck: None.into(),
+        })
     }
 
     /// The whole status.
@@ -49,6 +57,21 @@ impl Health {
     /// A side is ready.
     pub fn ready(&self, side: SideName, message: impl Into<String>) {
         self.set(side, Side { ready: true, reason: "Connected".into(), message: message.into() });
+    }
+
+    /// Connected to the broker, to leave it.
+    pub fn leaving(&self, message: &str) {
+        let (reason, message) = ("Leaving".to_owned(), message.to_owned());
+        self.set(SideName::Broker, Side { ready: true, reason, message });
+    }
+
+    /// Whether the bridge has left. One that has is ready: it does all that it is told to.
+    pub fn left(&self, left: bool) {
+        self.lock().left = left;
+        if left {
+            let message = "left: the broker holds nothing for this bridge".to_owned();
+            self.set(SideName::Broker, Side { ready: true, reason: "Left".into(), message });
+        }
     }
 
     /// A side is not ready, and why.
@@ -92,8 +115,33 @@ impl Health {
         *self.alive.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    fn is_alive(&self) -> bool {
-        self.alive.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < HANGS_AFTER
+    /// For how long messages have waited without a reason, if they have.
+    pub fn stuck(&self, stuck: Option<Duration>) {
+        let mut before = self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+        if before.is_none()
+            && let Some(stuck) = stuck
+        {
+            tracing::error!(
+                seconds = stuck.as_secs(),
+                "messages wait and nothing gets done: a fault of the bridge"
+            );
+        }
+        *before = stuck;
+    }
+
+    /// What is the matter with the process itself.
+    fn fault(&self) -> Option<String> {
+        let silent = self.alive.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+        if silent >= HANGS_AFTER {
+            return Some("the bridge's loop does not move".into());
+        }
+        let stuck = *self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+        stuck.map(|stuck| {
+            format!(
+                "messages have waited for {} s, and nothing gets done though both sides answer",
+                stuck.as_secs()
+            )
+        })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BridgeStatus> {
@@ -116,9 +164,9 @@ pub async fn serve(listener: TcpListener, health: Arc<Health>) -> std::io::Resul
 }
 
 async fn livez(State(health): State<Arc<Health>>) -> Response {
-    match health.is_alive() {
-        true => "ok\n".into_response(),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "the bridge's loop does not move\n").into_response(),
+    match health.fault() {
+        None => "ok\n".into_response(),
+        Some(fault) => (StatusCode::SERVICE_UNAVAILABLE, format!("{fault}\n")).into_response(),
     }
 }
 

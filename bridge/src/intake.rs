@@ -24,6 +24,8 @@ pub struct Intake {
     found: Vec<usize>,
     values: Values,
     series: AllSeries,
+    /// Payloads of more bytes are refused.
+    largest: Option<u32>,
 }
 
 /// What became of a message.
@@ -63,9 +65,15 @@ impl Taken {
 }
 
 impl Intake {
-    /// Other routes from now on.
-    pub fn reconfigure(&mut self, table: &Table) {
+    /// Refuses payloads of more bytes than `largest`.
+    pub fn new(largest: Option<u32>) -> Self {
+        Self { largest, ..Self::default() }
+    }
+
+    /// Other routes, and another bound, from now on.
+    pub fn reconfigure(&mut self, table: &Table, largest: Option<u32>) {
         self.series.retain(table);
+        self.largest = largest;
     }
 
     /// How many series a route with a bound has made.
@@ -94,6 +102,13 @@ impl Intake {
             return taken;
         }
         let Publish { payload, properties, retained, .. } = *publish;
+        if let Some(largest) = self.largest.filter(|&largest| payload.len() > largest as usize) {
+            let length = payload.len();
+            let reason = format!("the payload has {length} bytes, and bridge.maxMessageSize is {largest}");
+            let refusal = |&route| Refusal { route, reason: reason.clone() };
+            taken.refusals = self.found.iter().map(refusal).collect();
+            return taken;
+        }
         let message = Message { topic, levels: &self.levels, payload, properties, retained };
         for &place in &self.found {
             let batch = batches.open(table);

@@ -11,9 +11,11 @@
 //! 4. [`ack`] knows what may be acknowledged; [`dead`] publishes what can't be stored.
 //! 5. [`stamps`] gives each message its time of reception, and a message that comes again the one that it
 //!    had; [`journal`] keeps them on the volume.
+//! 6. [`leave`] tells when one of several bridges has taken all that the broker holds for it.
 //!
 //! [`pipeline`] is the loop that joins them, [`config`] what they are told, [`subscribe`] what the
-//! broker is asked for, [`state`] what they remember across restarts, [`health`] and [`metrics`] what they tell. [`explain`] runs stage 2 alone.
+//! broker is asked for, [`state`] what they remember across restarts, [`health`]
+//! and [`metrics`] what they tell, [`watchdog`] who notices a standstill. [`explain`] runs stage 2 alone.
 //!
 //! Invariants:
 //! - A message is acknowledged after each of its points is stored or has become a dead letter that the
@@ -36,6 +38,7 @@ pub mod explain;
 pub mod health;
 pub mod intake;
 pub mod journal;
+pub mod leave;
 pub mod lines;
 pub mod metrics;
 pub mod object;
@@ -55,6 +58,7 @@ pub mod table;
 pub mod tls;
 mod value;
 pub mod values;
+pub mod watchdog;
 
 use std::future::Future;
 use std::path::Path;
@@ -71,19 +75,21 @@ pub enum RunError {
 }
 
 /// Runs the bridge by the configuration file `path` until `stop`; keeps what it must remember in the
-/// directory `state`, and tells of itself on `listener`.
+/// directory `state`, and tells of itself on `listener`. Where several bridges share the load, `member` is
+/// its number among them.
 ///
 /// # Errors
 /// If the configuration can't be used at the start.
 pub async fn run(
     path: &Path,
+    member: Option<u32>,
     state: &Path,
     listener: TcpListener,
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     source::install_crypto();
-    let loaded = config::Loaded::read(path)?;
-    let watch = config::Watch::new(path, &loaded);
+    let loaded = config::Loaded::read(path, member)?;
+    let watch = config::Watch::new(path, member, &loaded);
     let health = health::Health::new(&loaded.hash);
     tracing::info!(hash = loaded.hash, routes = loaded.config.routes.len(), "the configuration is in effect");
     let server = tokio::spawn(health::serve(listener, Arc::clone(&health)));

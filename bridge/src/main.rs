@@ -28,6 +28,9 @@ enum Command {
         /// The configuration, which the operator writes. Changes take effect without a restart.
         #[arg(long)]
         config: PathBuf,
+        /// The bridge's number, from 0, where several share the load. It is appended to the client id.
+        #[arg(long, env = "IOTPIPELINE_MEMBER")]
+        member: Option<u32>,
         /// Where /livez, /readyz, /status and /metrics are served.
         #[arg(long, default_value = "0.0.0.0:9090")]
         listen: SocketAddr,
@@ -67,9 +70,9 @@ enum LogFormat {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run { config, listen, state, log_format } => {
+        Command::Run { config, member, listen, state, log_format } => {
             start_log(log_format);
-            match run(&config, &state, listen) {
+            match run(&config, member, &state, listen) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     tracing::error!("cannot run: {error}");
@@ -103,6 +106,7 @@ fn start_log(format: LogFormat) {
 
 fn run(
     config: &std::path::Path,
+    member: Option<u32>,
     state: &std::path::Path,
     listen: SocketAddr,
 ) -> Result<(), Box<dyn std::error::Error>> {
@@ -117,7 +121,7 @@ fn run(
                 _ = interrupt.recv() => {}
             }
         };
-        Ok(iotpipeline_bridge::run(config, state, listener, stop).await?)
+        Ok(iotpipeline_bridge::run(config, member, state, listener, stop).await?)
     })
 }
 

@@ -2,12 +2,13 @@
 //! what has ended back to the broker as acknowledgements. One task; nothing here waits for one side
 //! while the other has something to say.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use api::bridge_config::BridgeConfig;
+use api::bridge_config::{BridgeConfig, MqttConfig};
 use bytes::Buf;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -21,6 +22,7 @@ use crate::session::Session;
 use crate::sink::{Outcome, Sink};
 use crate::source::{Event, KeepAlive, Link, SourceError};
 use crate::state::State;
+use crate::watchdog::Watchdog;
 
 /// How often the configuration file, the keep-alive and refused subscriptions are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -40,6 +42,7 @@ pub struct Pipeline {
     session: Session,
     batches: Batches,
     sink: Sink,
+    watchdog: Watchdog,
 }
 
 impl Pipeline {
@@ -52,7 +55,8 @@ impl Pipeline {
         let (journal, stamps) = Journal::open(directory, &mqtt.url, &mqtt.client_id);
         let session = Session::new(&loaded, state.filters(mqtt), stamps, Arc::clone(&health));
         let batches = Batches::default();
-        Self { health, watch, config: loaded.config, state, journal, link, session, batches, sink }
+        let watchdog = Watchdog::new(Instant::now());
+        Self { health, watch, config: loaded.config, state, journal, link, session, batches, sink, watchdog }
     }
 
     /// Runs until it is told to stop, then stores what it has, acknowledges that, and says goodbye.
@@ -200,11 +204,32 @@ impl Pipeline {
         if self.link.connection().is_some() {
             self.session.report();
         }
+        self.leave().await;
+        let nothing_waits =
+            self.session.outstanding() == 0 && self.batches.is_empty() && !self.sink.is_busy();
+        let excused = nothing_waits || !self.health.status().ready();
+        self.health.stuck(self.watchdog.look(Instant::now(), self.session.done(), excused));
         match self.watch.poll() {
             None => {}
             Some(Ok(loaded)) => self.reconfigure(loaded).await,
             Some(Err(error)) => self.refuse(&error),
         }
+    }
+
+    /// Ends the session at the broker when nothing is held for this bridge any more, if it was told to leave.
+    async fn leave(&mut self) {
+        if self.session.has_left() && self.link.connection().is_some() {
+            self.link.leave().await;
+            self.forget(&self.config.mqtt.clone(), BTreeSet::new());
+            self.state.save(&self.config.mqtt, self.session.held());
+            self.health.left(true);
+        }
+    }
+
+    /// The session at the broker is another one from now on, and may hold these subscriptions.
+    fn forget(&mut self, mqtt: &MqttConfig, held: BTreeSet<String>) {
+        self.session.moved(Some(held));
+        self.journal.change_session(&mqtt.url, &mqtt.client_id, self.session.stamps());
     }
 
     fn silent(&self, since: Duration) {
@@ -226,11 +251,14 @@ impl Pipeline {
             let (old, new) = (&self.config.mqtt, &loaded.config.mqtt);
             let same_session = (&old.url, &old.client_id) == (&new.url, &new.client_id);
             self.link.reconfigure(&loaded.config.mqtt).await;
-            let held = self.state.filters(&loaded.config.mqtt);
-            self.session.moved((!same_session).then_some(held));
-            if !same_session {
-                self.journal.change_session(&new.url, &new.client_id, self.session.stamps());
+            match same_session {
+                true => self.session.moved(None),
+                false => self.forget(new, self.state.filters(new)),
             }
+        }
+        if !loaded.leaves {
+            self.health.left(false);
+            self.link.come_back();
         }
         self.flush();
         tracing::info!(

@@ -17,6 +17,7 @@ use crate::config::Loaded;
 use crate::dead::{DeadLetter, DeadLetters, Limits, PacketIds};
 use crate::health::{Health, SUBSCRIBING};
 use crate::intake::{Intake, Taken};
+use crate::leave::Leave;
 use crate::metrics::{ReasonLabel, RouteLabel, SideName};
 use crate::packet::{Incoming, Publish};
 use crate::sink::Outcome;
@@ -30,6 +31,8 @@ pub struct Session {
     health: Arc<Health>,
     pipeline: String,
     table: Arc<Table>,
+    /// The routes before the last change: what the broker had queued for one that has gone is stored by it.
+    retired: Option<Arc<Table>>,
     intake: Intake,
     stamps: Stamps,
     acks: Acks,
@@ -39,19 +42,25 @@ pub struct Session {
     limits: Limits,
     /// Told to stop: messages are left with the broker.
     draining: bool,
+    /// Told to leave the bridges that share the load.
+    leave: Option<Leave>,
+    /// Counts up whenever something was stored or acknowledged.
+    done: u64,
 }
 
 impl Session {
     /// A session that may hold subscriptions from a life before, and deliver again what it delivered then.
-    pub fn new(loaded: &Loaded, held: BTreeSet<String>, stamps: Stamps, health: Arc<Health>) -> Self {
+    pub fn new(loaded: &Loaded, held: BTreeSet<String>, mut stamps: Stamps, health: Arc<Health>) -> Self {
         let mut subscriber = Subscriber::default();
         subscriber.remember(held);
-        subscriber.want(loaded.table.filters());
+        subscriber.want(&loaded.filters);
+        stamps.share(loaded.member);
         Self {
             health,
             pipeline: loaded.config.pipeline.clone(),
             table: Arc::clone(&loaded.table),
-            intake: Intake::default(),
+            retired: None,
+            intake: Intake::new(loaded.config.max_message_size),
             stamps,
             acks: Acks::default(),
             letters: DeadLetters::default(),
@@ -59,7 +68,14 @@ impl Session {
             ids: PacketIds::default(),
             limits: Limits { receive_maximum: 0, packet_size: 0 },
             draining: false,
+            leave: loaded.leaves.then(Leave::default),
+            done: 0,
         }
+    }
+
+    /// A number that grows whenever something was stored or acknowledged.
+    pub fn done(&self) -> u64 {
+        self.done
     }
 
     /// The connection is open, and this is what the broker said. What was received before and waits is
@@ -90,6 +106,9 @@ impl Session {
         self.stamps.disconnected();
         self.letters.disconnect();
         self.subscriber.disconnect();
+        if let Some(leave) = &mut self.leave {
+            leave.disconnected();
+        }
     }
 
     /// The connection was closed on purpose, to go on with other settings; another session may hold
@@ -110,9 +129,13 @@ impl Session {
     /// Other routes from now on. Points of the old ones are stored all the same.
     pub fn reconfigure(&mut self, loaded: &Loaded) {
         self.pipeline.clone_from(&loaded.config.pipeline);
-        self.table = Arc::clone(&loaded.table);
-        self.intake.reconfigure(&self.table);
-        self.subscriber.want(loaded.table.filters());
+        self.retired = Some(std::mem::replace(&mut self.table, Arc::clone(&loaded.table)));
+        self.intake.reconfigure(&self.table, loaded.config.max_message_size);
+        self.subscriber.want(&loaded.filters);
+        self.stamps.share(loaded.member);
+        if self.leave.is_some() != loaded.leaves {
+            self.leave = loaded.leaves.then(Leave::default);
+        }
     }
 
     /// No more messages: those that come are left with the broker.
@@ -132,12 +155,22 @@ impl Session {
 
     /// Whether a ping is wanted before it is due, to learn what the broker has forgotten.
     pub fn wants_ping(&self) -> bool {
-        self.stamps.wants_ping()
+        self.stamps.wants_ping() || self.leave.as_ref().is_some_and(Leave::wants_ping)
     }
 
     /// A ping goes out.
     pub fn pinged(&mut self) {
         self.stamps.pinged();
+        let nothing_waits =
+            self.subscriber.held().is_empty() && self.acks.outstanding() == 0 && self.letters.is_empty();
+        if let Some(leave) = &mut self.leave {
+            leave.pinged(nothing_waits);
+        }
+    }
+
+    /// Whether this bridge was told to leave, and nothing is held for it any more.
+    pub fn has_left(&self) -> bool {
+        self.leave.as_ref().is_some_and(Leave::is_over)
     }
 
     /// Whether nothing waits for the broker's answer.
@@ -171,7 +204,12 @@ impl Session {
     fn handle_other(&mut self, packet: Packet, output: &mut BytesMut) -> Result<(), SourceError> {
         match packet {
             Packet::PubRel(release) => Acks::release(release.pkid, output),
-            Packet::PingResp(_) => self.stamps.ping_answered(),
+            Packet::PingResp(_) => {
+                self.stamps.ping_answered();
+                if let Some(leave) = &mut self.leave {
+                    leave.ping_answered();
+                }
+            }
             Packet::PubAck(ack) => self.letter_answered(ack.pkid, ack.reason),
             Packet::SubAck(answer) => {
                 self.subscriber.suback(&answer, Instant::now());
@@ -193,6 +231,9 @@ impl Session {
         if self.draining {
             return;
         }
+        if let Some(leave) = &mut self.leave {
+            leave.received();
+        }
         let (sequence, stamp, position) = if publish.qos == 0 {
             (Sequence::NONE, self.stamps.fresh(), 0)
         } else {
@@ -203,19 +244,31 @@ impl Session {
             }
             (self.acks.next(), received.stamp, received.position)
         };
-        let taken = self.intake.accept(publish, stamp, sequence, &self.table, batches);
-        self.count(&taken);
+        let mut taken = self.intake.accept(publish, stamp, sequence, &self.table, batches);
+        let mut by_retired = false;
+        if !taken.is_routed()
+            && !taken.dropped
+            && let Some(retired) = &self.retired
+        {
+            taken = self.intake.accept(publish, stamp, sequence, retired, batches);
+            by_retired = taken.is_routed();
+        }
+        self.count(&taken, by_retired);
         if publish.qos > 0 {
             self.acks.receive(publish.packet_id, publish.qos == 2, taken.parts(), position);
         }
         for refusal in taken.refusals {
-            let table = Arc::clone(&self.table);
+            let table = Arc::clone(self.routes(by_retired));
             let route = &table.routes()[refusal.route].name;
             self.bury(sequence, route, publish.topic, publish.payload, refusal.reason);
         }
     }
 
-    fn count(&self, taken: &Taken) {
+    fn routes(&self, retired: bool) -> &Arc<Table> {
+        self.retired.as_ref().filter(|_| retired).unwrap_or(&self.table)
+    }
+
+    fn count(&self, taken: &Taken, by_retired: bool) {
         let metrics = &self.health.metrics;
         let dropped = |reason, count| {
             metrics.messages_dropped.get_or_create(&ReasonLabel { reason }).inc_by(count);
@@ -229,7 +282,7 @@ impl Session {
             dropped("Retained", taken.skipped.into());
         }
         for (route, overflow) in &taken.overflows {
-            let label = RouteLabel { route: self.table.routes()[*route].name.clone() };
+            let label = RouteLabel { route: self.routes(by_retired).routes()[*route].name.clone() };
             metrics.series_overflows.get_or_create(&label).inc();
             if *overflow == Overflow::Drop {
                 dropped("TooManySeries", 1);
@@ -240,6 +293,7 @@ impl Session {
     /// A batch has been dealt with. A message becomes one dead letter for a route, however many of its
     /// points the database refuses.
     pub fn settle(&mut self, outcome: &Outcome) {
+        self.done += 1;
         let mut refused = outcome.refused.iter().peekable();
         let mut buried = None;
         for (place, point) in outcome.batch.points().enumerate() {
@@ -321,7 +375,9 @@ impl Session {
             self.stamps.acknowledge(position);
         }
         let metrics = &self.health.metrics;
-        metrics.messages_acknowledged.inc_by((before - self.acks.outstanding()) as u64);
+        let acknowledged = (before - self.acks.outstanding()) as u64;
+        self.done += acknowledged;
+        metrics.messages_acknowledged.inc_by(acknowledged);
         metrics.messages_in_flight.set(self.acks.outstanding() as i64);
     }
 
@@ -333,6 +389,10 @@ impl Session {
             self.health.metrics.series.get_or_create(&label).set(count as i64);
         }
         match self.subscriber.refusal() {
+            _ if self.leave.is_some() => {
+                let message = "leaving: taking what the broker still holds for this bridge";
+                self.health.leaving(message);
+            }
             Some((filter, reason)) => {
                 let message = format!(
                     "the broker refuses the subscription to {filter}: {reason}: allow it to the bridge's user"

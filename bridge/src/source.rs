@@ -8,8 +8,8 @@ use std::time::Duration;
 use api::bridge_config::MqttConfig;
 use bytes::{Buf, BytesMut};
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, Connect, ConnectProperties, ConnectReturnCode, Disconnect, DisconnectReasonCode, Login, Packet,
-    PingReq,
+    ConnAck, Connect, ConnectProperties, ConnectReturnCode, Disconnect, DisconnectProperties,
+    DisconnectReasonCode, Login, Packet, PingReq,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -150,6 +150,8 @@ enum State {
     Waiting(Instant),
     Dialing(Dial),
     Open(Box<Connection>),
+    /// Left for good, until told to come back.
+    Left,
 }
 
 impl Link {
@@ -171,6 +173,7 @@ impl Link {
     pub async fn next(&mut self) -> Event {
         loop {
             match &mut self.state {
+                State::Left => std::future::pending().await,
                 State::Waiting(until) => {
                     sleep_until(*until).await;
                     self.state = State::Dialing(Box::pin(connect(self.config.clone())));
@@ -215,12 +218,35 @@ impl Link {
 
     /// Says goodbye; the broker keeps the session.
     pub async fn close(&mut self) {
+        self.say_goodbye(None).await;
+        self.state = State::Waiting(Instant::now());
+    }
+
+    /// Says goodbye for good: the broker ends the session. Doesn't dial any more.
+    pub async fn leave(&mut self) {
+        self.say_goodbye(Some(DisconnectProperties {
+            session_expiry_interval: Some(0),
+            reason_string: None,
+            user_properties: Vec::new(),
+            server_reference: None,
+        }))
+        .await;
+        self.state = State::Left;
+    }
+
+    /// Dials again, after having left.
+    pub fn come_back(&mut self) {
+        if matches!(self.state, State::Left) {
+            self.state = State::Waiting(Instant::now());
+        }
+    }
+
+    async fn say_goodbye(&mut self, properties: Option<DisconnectProperties>) {
         const GOODBYE: Duration = Duration::from_secs(1);
         if let State::Open(connection) = &mut self.state {
             // Nobody waits for a broker that does not listen.
-            drop(timeout(GOODBYE, connection.goodbye()).await);
+            drop(timeout(GOODBYE, connection.goodbye(properties)).await);
         }
-        self.state = State::Waiting(Instant::now());
     }
 
     /// Sends a ping when it is due, or wanted. Says for how long the broker has been silent, if that is
@@ -290,8 +316,9 @@ impl Connection {
         Ok(event)
     }
 
-    async fn goodbye(&mut self) -> Result<(), SourceError> {
-        let disconnect = Disconnect::new(DisconnectReasonCode::NormalDisconnection);
+    async fn goodbye(&mut self, properties: Option<DisconnectProperties>) -> Result<(), SourceError> {
+        let reason_code = DisconnectReasonCode::NormalDisconnection;
+        let disconnect = Disconnect { reason_code, properties };
         disconnect.write(&mut self.output).map_err(|error| PacketError::Malformed(error.to_string()))?;
         self.writer.write_all_buf(&mut self.output).await?;
         self.writer.shutdown().await?;

@@ -30,6 +30,10 @@ pub const WINDOW: usize = CAPACITY / 2;
 /// A message gets a microsecond of its own; the nanoseconds within are for its points.
 const STEP: i64 = 1_000;
 
+/// Bridges that share the load must not give two messages one time. So there is a microsecond in sixteen for
+/// each of them.
+const LANES: u32 = 16;
+
 /// If the clock is set back by more than this, stamps follow it: it was wrong before.
 const LARGEST_STEP_BACK: Duration = Duration::from_secs(3_600);
 
@@ -62,6 +66,9 @@ pub struct Received {
 pub struct Stamps {
     window: u64,
     last: i64,
+    /// Stamps are this far apart at least, and are multiples of it, but for the lane.
+    step: i64,
+    lane: i64,
     ring: Vec<Record>,
     /// The position that the next new message gets.
     next: u64,
@@ -106,6 +113,8 @@ impl Stamps {
         let mut stamps = Self {
             window: WINDOW as u64,
             last,
+            step: STEP,
+            lane: 0,
             ring: Vec::new(),
             next,
             settled,
@@ -121,10 +130,23 @@ impl Stamps {
         stamps
     }
 
+    /// From now on for one of several bridges that share the load, or for one that is alone.
+    pub fn share(&mut self, member: Option<u32>) {
+        (self.step, self.lane) = match member {
+            None => (STEP, 0),
+            Some(member) => (STEP * i64::from(LANES), STEP * i64::from(member % LANES)),
+        };
+        self.last = self.in_lane(self.last + self.step);
+    }
+
+    fn in_lane(&self, nanoseconds: i64) -> i64 {
+        nanoseconds - nanoseconds % self.step + self.lane
+    }
+
     /// Moves on to this time, unless the stamps are ahead of it already.
     pub fn tick(&mut self, now: SystemTime) {
         let nanoseconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
-        let now = nanoseconds - nanoseconds % STEP;
+        let now = self.in_lane(nanoseconds);
         if now > self.last || self.last - now > LARGEST_STEP_BACK.as_nanos() as i64 {
             self.last = now;
         }
@@ -132,7 +154,7 @@ impl Stamps {
 
     /// The stamp of a message that is not remembered: one of QoS 0.
     pub fn fresh(&mut self) -> i64 {
-        self.last += STEP;
+        self.last += self.step;
         self.last
     }
 
@@ -360,6 +382,23 @@ mod tests {
         assert!(!stamps.wants_ping());
         reconnect(&mut stamps);
         assert!(!stamps.receive(2, 7).repeated);
+    }
+
+    #[test]
+    fn bridges_that_share_the_load_never_give_the_same_stamp() {
+        let now = UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
+        let mut seen = std::collections::HashSet::new();
+        for member in [None, Some(1), Some(2), Some(15)] {
+            let mut stamps = Stamps::default();
+            stamps.tick(now);
+            stamps.share(member);
+            for _ in 0..100 {
+                let stamp = stamps.fresh();
+                stamps.tick(now);
+                assert_eq!(stamp % STEP, 0);
+                assert!(member.is_none() || seen.insert(stamp), "{member:?}: {stamp}");
+            }
+        }
     }
 
     #[test]

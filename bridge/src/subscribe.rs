@@ -175,8 +175,9 @@ fn write_subscribe(packet_id: u16, filter: &str, subscription: Subscription, id:
             _ => QoS::ExactlyOnce,
         },
     );
-    // The bridge's own dead letters don't come back to it.
-    wanted.nolocal = true;
+    // The bridge's own dead letters don't come back to it. A shared subscription must not ask for that
+    // [MQTT-3.8.3-4].
+    wanted.nolocal = !filter.starts_with("$share/");
     // Retained messages come with a new subscription only, not with each reconnect.
     wanted.retain_forward_rule = RetainForwardRule::OnNewSubscribe;
     let properties =
@@ -191,7 +192,9 @@ mod tests {
     use super::*;
 
     fn filters(list: &[(&str, u8)]) -> BTreeMap<String, Subscription> {
-        list.iter().map(|(filter, qos)| ((*filter).into(), Subscription { qos: *qos, id: 1 })).collect()
+        list.iter()
+            .map(|(filter, qos)| ((*filter).into(), Subscription { qos: *qos, id: 1, undivided: false }))
+            .collect()
     }
 
     fn write(subscriber: &mut Subscriber, now: Instant) -> Vec<(u8, u16)> {

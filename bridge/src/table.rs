@@ -23,6 +23,8 @@ pub struct Subscription {
     pub qos: u8,
     /// The subscription identifier, which the broker puts on each copy that it delivers for this filter.
     pub id: u32,
+    /// Its messages belong together: they can't be divided among several bridges.
+    pub undivided: bool,
 }
 
 /// Why routes can't be compiled.
@@ -55,7 +57,7 @@ impl Table {
         for (route, pattern) in routes.iter().zip(&patterns) {
             let filter = pattern.filter();
             let id = subscription_id(&filter);
-            let subscription = filters.entry(filter).or_insert(Subscription { qos: 0, id });
+            let subscription = filters.entry(filter).or_insert(Subscription { qos: 0, id, undivided: false });
             subscription.qos = subscription.qos.max(route.qos as u8);
         }
         let compiled = routes

@@ -13,7 +13,7 @@ fn rendered(case: &Path) -> String {
         let path = case.join(name);
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     };
-    let loaded = Loaded::parse(read("config.yaml").as_bytes())
+    let loaded = Loaded::parse(read("config.yaml").as_bytes(), None)
         .unwrap_or_else(|error| panic!("{}: {error}", case.display()));
     let messages =
         parse_messages(&read("messages.jsonl")).unwrap_or_else(|error| panic!("{}: {error}", case.display()));

@@ -5,7 +5,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use api::bridge_config::{BridgeConfig, DatabaseConfig, MqttConfig};
+use api::bridge_config::{BridgeConfig, DatabaseConfig, MqttConfig, Sharing};
 use api::bridge_status::BridgeStatus;
 use api::route::Route;
 use tokio::process::{Child, Command};
@@ -30,6 +30,8 @@ pub struct Bridge {
     directory: Directory,
     config: BridgeConfig,
     http_port: u16,
+    /// Its number, where several share the load.
+    member: Option<u32>,
 }
 
 impl Drop for Bridge {
@@ -72,6 +74,8 @@ impl Bridge {
                 session_expiry_seconds: 3_600,
                 max_packet_size: 2_000_000,
             },
+            sharing: None,
+            max_message_size: None,
             database: DatabaseConfig {
                 url: format!("http://127.0.0.1:{database_port}"),
                 organization: ORGANIZATION.into(),
@@ -81,9 +85,19 @@ impl Bridge {
             },
             routes: serde_saphyr::from_str(routes)?,
         };
-        let bridge = Self { child: None, directory, config, http_port: free_port()? };
+        let bridge = Self { child: None, directory, config, http_port: free_port()?, member: None };
         bridge.write_config()?;
         Ok(bridge)
+    }
+
+    /// One of several bridges that share the load, of which the first so many take part.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn share(&mut self, member: u32, members: u32) -> Result<()> {
+        self.member = Some(member);
+        self.config.sharing = Some(Sharing { group: PIPELINE.into(), members });
+        self.write_config()
     }
 
     /// Other seconds between pings, from the next start on.
@@ -131,7 +145,11 @@ impl Bridge {
     /// If there is none.
     pub fn spawn(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.directory.path().join("log"))?;
-        let child = Command::new(environment::bridge_binary()?)
+        let mut command = Command::new(environment::bridge_binary()?);
+        if let Some(member) = self.member {
+            command.env("IOTPIPELINE_MEMBER", member.to_string());
+        }
+        let child = command
             .arg("run")
             .arg("--config")
             .arg(self.directory.path().join("config.json"))

@@ -150,6 +150,22 @@ pub async fn apply(
     Ok(applied)
 }
 
+/// Writes one object of a pipeline once more, with another content.
+///
+/// # Errors
+/// If it could not be written.
+pub async fn apply_again<K>(client: &Client, plan: &Plan, desired: &K) -> Result<K, ApplyError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Serialize
+        + DeserializeOwned
+        + std::fmt::Debug,
+{
+    let mut pass = Pass { client, pipeline: &plan.pipeline, kept: Vec::new(), writes: 0 };
+    pass.one(&[], desired).await
+}
+
 /// Sets the annotation on a pod that makes the kubelet refresh its mounted files at once.
 ///
 /// # Errors

@@ -155,7 +155,7 @@ async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error
             return Err(error.into());
         }
     };
-    let bridge = refresh::refresh(context, &desired, &applied, &observed.children.pods).await?;
+    let bridge = refresh::refresh(context, &desired, &plan, &applied, &observed.children.pods).await?;
     let dashboard = parts::dashboard(context, &plan, &database, &applied, &observed.children.pods).await;
     let facts = parts::facts(&plan, &observed.children.pods, applied, database, bridge, dashboard);
     report(context, pipeline, &facts).await

@@ -32,12 +32,27 @@ pub struct Plan {
     pub dashboard: Option<Dashboard>,
     /// The bridge.
     pub bridge: Workload,
-    /// The volume for the bridge's stamps.
+    /// How many bridges there are, and how many are to be.
+    pub bridges: Bridges,
+    /// The largest payload that the bridge stores, in bytes.
+    pub max_message_size: Option<u32>,
+    /// The volume for a bridge's stamps.
     pub bridge_volume: Volume,
     /// The password of the bridge's own user of a managed broker.
     pub bridge_password: String,
     /// Which topics become which points.
     pub routes: Vec<Route>,
+}
+
+/// How many bridges there are, and how many are to be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Bridges {
+    /// Whether they share the load, also if it is one.
+    pub shared: bool,
+    /// Those with a number below take part.
+    pub members: u32,
+    /// Those with a number below exist: who leaves stays until nothing waits for it at the broker.
+    pub running: u32,
 }
 
 /// Which pipeline it is.
@@ -220,6 +235,8 @@ impl Plan {
                 image: config.image_of(&config.images.bridge, spec.bridge.image.as_ref()),
                 resources: resources(spec.bridge.resources.as_ref(), ("10m", "16Mi"), "bridge.resources")?,
             },
+            bridges: bridges(spec.bridge.replicas, &names, observed),
+            max_message_size: spec.bridge.max_message_size,
             bridge_volume: bridge_volume(spec, &names, observed),
             bridge_password: observed.credentials.bridge.clone(),
             routes: spec.routes.clone(),
@@ -364,6 +381,16 @@ fn volume(storage: Option<&iotpipeline::Storage>, default: &str, set: &str, obse
         class: storage.and_then(|storage| storage.storage_class_name.clone()),
         existing: existing.and_then(|set| set.spec.volume_claim_templates.clone()),
     }
+}
+
+fn bridges(replicas: Option<i32>, names: &Names, observed: &Observed) -> Bridges {
+    let members = replicas.and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
+    let name = names.of_part(Component::Bridge);
+    let set = observed.children.stateful_sets.iter().find(|set| set.name_any() == name);
+    let running = set.and_then(|set| u32::try_from(set.spec.replicas?).ok()).unwrap_or(0);
+    // Somebody may have scaled the set by hand, to any number.
+    const MOST: u32 = 32;
+    Bridges { shared: replicas.is_some(), members, running: running.min(MOST).max(members) }
 }
 
 /// 1 MiB of stamps; some storage classes have a minimum. The class is the one that the pipeline names for

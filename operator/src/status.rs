@@ -220,7 +220,8 @@ impl Parts {
 
     /// After how many seconds to look again, as long as something isn't ready.
     pub fn patience(&self) -> u64 {
-        let pending = matches!(self.bridge.reason.as_str(), "ConfigurationPending" | "Unreachable");
+        let pending =
+            matches!(self.bridge.reason.as_str(), "ConfigurationPending" | "Unreachable" | "Draining");
         // What runs and does not answer yet is about to.
         if pending || matches!(self.database.reason.as_str(), "Unreachable" | "NotFound") { 2 } else { 15 }
     }

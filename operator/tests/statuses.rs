@@ -100,6 +100,7 @@ fn the_bridge_is_ready_with_both_sides_and_the_newest_configuration() {
     let said = |hash: &str, broker: bool, database: bool| BridgeStatus {
         config_hash: hash.into(),
         config_error: None,
+        left: false,
         broker: side(broker),
         database: side(database),
     };

@@ -336,7 +336,7 @@ async fn run(directory: &Path) -> (String, oneshot::Sender<()>, Task) {
     let (stop, stopped) = oneshot::channel();
     let (path, state) = (directory.join("bridge.yaml"), directory.to_owned());
     let task = tokio::spawn(async move {
-        iotpipeline_bridge::run(&path, &state, listener, async { drop(stopped.await) }).await
+        iotpipeline_bridge::run(&path, None, &state, listener, async { drop(stopped.await) }).await
     });
     (url, stop, task)
 }

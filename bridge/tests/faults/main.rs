@@ -160,7 +160,10 @@ async fn a_changed_configuration_subscribes_the_difference_only() {
     bridge.set_routes(words);
     assert_eq!(peer.ungrant().await, "n/+");
     peer.publish("n/a", "1", QoS::AtLeastOnce, 2).await;
-    assert_eq!(peer.acknowledged(1).await, [2], "a message of a route that has gone is acknowledged");
+    assert_eq!(peer.acknowledged(1).await, [2]);
+    assert_eq!(influx.stored()[1..], ["numbers,x=a value=1"], "it was queued for the route that has gone");
+    peer.publish("elsewhere", "1", QoS::AtLeastOnce, 3).await;
+    assert_eq!(peer.acknowledged(1).await, [3], "a message of no route is acknowledged");
     let metrics = bridge.get("/metrics").await.1;
     assert!(metrics.contains("messages_unrouted_total 1"), "{metrics}");
     peer.quiet().await;
@@ -311,4 +314,22 @@ async fn a_broker_that_breaks_the_protocol_is_left_and_tried_again() {
     }
     let _peer = broker.accept(false, &["n/+"]).await;
     bridge.status("ready", |status| status.ready()).await;
+}
+
+#[tokio::test]
+async fn a_payload_above_the_bound_is_a_dead_letter_and_the_others_are_stored() {
+    let (broker, influx, bridge) = start(NUMBERS).await;
+    let mut peer = broker.accept(false, &["n/+"]).await;
+    let before = bridge.status("ready", |status| status.ready()).await;
+    bridge.set_routes(&format!("{NUMBERS}maxMessageSize: 4\n"));
+    bridge.status("the bound", |status| status.config_hash != before.config_hash).await;
+    peer.publish("n/a", "1.25", QoS::AtLeastOnce, 1).await;
+    assert_eq!(peer.acknowledged(1).await, [1]);
+    peer.publish("n/a", "1.125", QoS::AtLeastOnce, 2).await;
+    let (id, _, payload, reason) = peer.dead_letter().await;
+    assert_eq!(payload, "1.125");
+    assert_eq!(reason, "the payload has 5 bytes, and bridge.maxMessageSize is 4");
+    peer.answer_letter(id, PubAckReason::Success).await;
+    assert_eq!(peer.acknowledged(1).await, [2]);
+    assert_eq!(influx.stored(), ["numbers,x=a value=1.25"]);
 }

@@ -71,7 +71,7 @@ fn refusals() -> Vec<(&'static str, Value, &'static str)> {
             json!({"external": external_dashboard, "image": image}),
             "a dashboard is managed or external",
         ),
-        ("/bridge", json!({"replicas": 2}), "less than or equal to 1"),
+        ("/bridge", json!({"replicas": 17}), "less than or equal to 16"),
     ]
 }
 

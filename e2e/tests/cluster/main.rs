@@ -14,6 +14,7 @@ mod lab;
 mod live_route;
 mod live_user;
 mod refused_clients;
+mod replicas;
 mod silence;
 
 use std::time::Duration;

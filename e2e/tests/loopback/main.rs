@@ -13,6 +13,7 @@ mod formats;
 mod kills;
 mod outages;
 mod reload;
+mod replicas;
 mod shutdown;
 
 use std::time::Duration;

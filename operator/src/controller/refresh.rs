@@ -6,13 +6,16 @@
 use std::time::Duration;
 
 use api::bridge_status::BridgeStatus;
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use tokio::time::{Instant, sleep};
 
 use super::{Context, Error};
-use crate::apply::{Applied, touch};
-use crate::resources::names::{CONFIG_HASH, Component};
+use crate::apply::{Applied, apply_again, touch};
+use crate::plan::{Bridges, Plan};
+use crate::resources::bridge::of_size;
+use crate::resources::names::{CONFIG_HASH, Component, POD_INDEX};
 use crate::resources::{BridgeObjects, Desired};
 use crate::status::{Part, of_bridge};
 use crate::workload::{self, pods_of};
@@ -33,11 +36,12 @@ const PERIOD: Duration = Duration::from_millis(50);
 pub(super) async fn refresh(
     context: &Context,
     desired: &Desired,
+    plan: &Plan,
     applied: &Applied,
     pods: &[Pod],
 ) -> Result<Part, Error> {
     let part = match desired.bridge.wanted() {
-        Some(bridge) => refresh_bridge(context, bridge, applied, pods).await?,
+        Some(bridge) => refresh_bridges(context, bridge, plan, applied, pods).await?,
         None => {
             Part::not_ready("WaitingForDatabase", "the bridge starts when the database has given it a token")
         }
@@ -63,20 +67,65 @@ pub(super) async fn refresh(
     Ok(part)
 }
 
-async fn refresh_bridge(
+/// How the bridges are: the first that is not ready speaks for all. Ends those that have left.
+async fn refresh_bridges(
     context: &Context,
-    bridge: &BridgeObjects,
+    objects: &BridgeObjects,
+    plan: &Plan,
     applied: &Applied,
     pods: &[Pod],
 ) -> Result<Part, Error> {
     let workload = workload::of_stateful_set(Component::Bridge, applied.bridge.as_ref(), pods);
-    let Some(pod) = pods_of(Component::Bridge, pods).find(|pod| is_running(pod)) else { return Ok(workload) };
+    let alive: Vec<_> = pods_of(Component::Bridge, pods).filter(|pod| is_running(pod)).collect();
+    if alive.is_empty() {
+        return Ok(workload);
+    }
+    let asked = alive.iter().map(|pod| refresh_bridge(context, pod, objects, workload.clone()));
+    let mut answers = try_join_all(asked).await?;
+    answers.sort_by_key(|answer| answer.member);
+    let Bridges { members, running, .. } = plan.bridges;
+    let leaving = members..running;
+    let left = |member| answers.iter().any(|answer| answer.member == Some(member) && answer.left);
+    if !leaving.is_empty() && leaving.clone().all(left) {
+        tracing::info!(set = objects.stateful_set.name_any(), bridges = members, "scaling down");
+        let smaller = of_size(members, objects.stateful_set.clone());
+        apply_again(&context.client, plan, &smaller).await?;
+    }
+    let part = match answers.into_iter().find(|answer| !answer.part.ready) {
+        Some(answer) => answer.part,
+        None => workload,
+    };
+    Ok(part.and(|| match leaving.len() {
+        0 => Part::ready("connected to the broker and to the database"),
+        count => Part::not_ready(
+            "Draining",
+            format!("bridges that are to leave: {count}; they take what the broker still holds for them"),
+        ),
+    }))
+}
+
+/// What one bridge says.
+struct Answer {
+    member: Option<u32>,
+    part: Part,
+    /// It has left, by the configuration that was applied.
+    left: bool,
+}
+
+async fn refresh_bridge(
+    context: &Context,
+    pod: &Pod,
+    bridge: &BridgeObjects,
+    workload: Part,
+) -> Result<Answer, Error> {
     let mut count = touches(pod, &bridge.mounted_hash);
     if count == 0 {
         touch(&context.client, pod, &touched(&bridge.mounted_hash, 0)).await?;
         count = 1;
     }
-    ask(context, pod, bridge, workload, count).await
+    let (part, left) = ask(context, pod, bridge, workload, count).await?;
+    let member = pod.labels().get(POD_INDEX).and_then(|index| index.parse().ok());
+    Ok(Answer { member, part, left })
 }
 
 /// How often a pod was touched for this content.
@@ -108,9 +157,9 @@ async fn ask(
     bridge: &BridgeObjects,
     workload: Part,
     mut count: u32,
-) -> Result<Part, Error> {
+) -> Result<(Part, bool), Error> {
     let Some(address) = pod.status.as_ref().and_then(|status| status.pod_ip.clone()) else {
-        return Ok(workload);
+        return Ok((workload, false));
     };
     let host = if address.contains(':') { format!("[{address}]") } else { address };
     let url = format!("http://{host}:9090/status");
@@ -119,13 +168,15 @@ async fn ask(
     loop {
         let Some(status) = status_of(context, &url).await else {
             // It has only just started, or the workload knows what is the matter.
-            return Ok(workload.and(|| Part::not_ready("Unreachable", "the bridge does not answer yet")));
+            let unreachable = || Part::not_ready("Unreachable", "the bridge does not answer yet");
+            return Ok((workload.and(unreachable), false));
         };
         let part = of_bridge(&status, &bridge.live_hash);
         let is_pending = part.reason == "ConfigurationPending";
         if !is_pending || started.elapsed() > PATIENCE {
             // Its sides come before its readiness, which follows them a moment later.
-            return Ok(part.and(|| workload));
+            let left = status.left && status.config_hash == bridge.live_hash;
+            return Ok((part.and(|| workload), left));
         }
         if last_touch.elapsed() > TOUCH_AGAIN {
             touch(&context.client, pod, &touched(&bridge.mounted_hash, count)).await?;

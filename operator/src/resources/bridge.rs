@@ -1,10 +1,12 @@
-//! The bridge: its configuration, its credentials, and one pod with a small volume for its stamps.
+//! The bridge: its configuration, its credentials, and a pod with a small volume for its stamps; several,
+//! if the load is shared.
 
-use api::bridge_config::{BridgeConfig, DatabaseConfig, MqttConfig};
+use api::bridge_config::{BridgeConfig, DatabaseConfig, MqttConfig, Sharing};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, ContainerPort};
 
 use super::mosquitto::BRIDGE_USER;
-use super::names::Component;
+use super::names::{Component, POD_INDEX};
 use super::pod::{self, Pod};
 use super::{BridgeObjects, hash, keyed_hash, part_metadata, secret};
 use crate::plan::{Broker, Database, DatabasePlace, Identity, Plan};
@@ -34,13 +36,22 @@ pub fn desired(plan: &Plan, token: &str) -> BridgeObjects {
             ..ConfigMap::default()
         },
         service: service(pipeline),
-        stateful_set: pod::stateful_set(
-            pipeline,
-            Component::Bridge,
-            pod::template(pipeline, pod(plan, &data)),
-            pod::claims(pipeline, Component::Bridge, "state", &plan.bridge_volume),
+        stateful_set: of_size(
+            plan.bridges.running,
+            pod::stateful_set(
+                pipeline,
+                Component::Bridge,
+                pod::template(pipeline, pod(plan, &data)),
+                pod::claims(pipeline, Component::Bridge, "state", &plan.bridge_volume),
+            ),
         ),
     }
+}
+
+/// The set with so many pods.
+pub fn of_size(bridges: u32, mut set: StatefulSet) -> StatefulSet {
+    set.spec.replicas = i32::try_from(bridges).ok();
+    set
 }
 
 /// A headless service reaches the bridge while it isn't ready, so that it can say why.
@@ -92,6 +103,7 @@ fn bridge(plan: &Plan) -> Container {
             protocol: Some("TCP".into()),
             ..ContainerPort::default()
         }]),
+        env: Some(vec![pod::env_of_label("IOTPIPELINE_MEMBER", POD_INDEX)]),
         resources: Some(plan.bridge.resources.clone()),
         volume_mounts: Some(vec![
             pod::read_only("config", "/etc/iotpipeline"),
@@ -140,7 +152,7 @@ pub fn config(plan: &Plan) -> BridgeConfig {
         pipeline: names.pipeline.clone(),
         mqtt: MqttConfig {
             url,
-            client_id: format!("{}_0", names.unique()),
+            client_id: names.unique(),
             username_file: login.then(|| file("username")),
             password_file: login.then(|| file("password")),
             ca_file: ca.then(|| file("broker-ca.crt")),
@@ -150,6 +162,11 @@ pub fn config(plan: &Plan) -> BridgeConfig {
             max_packet_size: 2_000_000,
         },
         database: database(plan, &plan.database, file),
+        sharing: plan
+            .bridges
+            .shared
+            .then(|| Sharing { group: names.unique(), members: plan.bridges.members }),
+        max_message_size: plan.max_message_size,
         routes: plan.routes.clone(),
     }
 }

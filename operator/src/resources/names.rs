@@ -14,6 +14,10 @@ pub const INSTANCE: &str = "app.kubernetes.io/instance";
 /// The label that holds the part's name.
 pub const COMPONENT: &str = "app.kubernetes.io/component";
 
+/// On a set's pod: its number, which Kubernetes 1.28 and newer set.
+/// <https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#pod-index-label>
+pub const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
+
 /// On a pod: the hash of the files that its process rereads. A change makes the kubelet refresh them.
 pub const CONFIG_HASH: &str = "iotpipeline.io/config-hash";
 
