@@ -18,12 +18,18 @@ const MESSAGES: u64 = 40_000;
 
 #[tokio::test]
 async fn one_bridge_becomes_three_and_three_become_one_and_each_message_is_stored_once() {
-    let (broker, (database, influx)) = tokio::try_join!(broker(), database()).expect("broker and database");
+    if let Err(error) = come_and_go().await {
+        panic!("{error:#}");
+    }
+}
+
+async fn come_and_go() -> Result<()> {
+    let (broker, (database, influx)) = tokio::try_join!(broker(), database())?;
     let mut bridges = Vec::new();
     for number in 0..3 {
-        bridges.push(member(&broker, &database, number).expect("a bridge"));
+        bridges.push(member(&broker, &database, number)?);
     }
-    bridges[0].restart().await.expect("the first bridge starts");
+    bridges[0].restart().await?;
     let (progress, mut seen) = watch::channel(0);
     let load = Load {
         port: broker.port,
@@ -34,47 +40,42 @@ async fn one_bridge_becomes_three_and_three_become_one_and_each_message_is_store
         rate: 2_500,
         deadline: SOON * 2,
     };
-    let change = async {
-        acknowledged(&mut seen, 2_000).await?;
-        for (number, bridge) in bridges.iter_mut().enumerate() {
-            bridge.share(number as u32, 3)?;
-            if number > 0 {
-                bridge.restart().await?;
-            }
-        }
-        acknowledged(&mut seen, 12_000).await?;
-        // More waits at the broker for each than it may have in flight.
-        database.freeze().await?;
-        acknowledged(&mut seen, 30_000).await?;
-        for (number, bridge) in bridges.iter_mut().enumerate() {
-            bridge.share(number as u32, 1)?;
-        }
-        acknowledged(&mut seen, 32_000).await?;
-        ensure!(!bridges[1].status().await?.left, "it left while the database was away");
-        database.thaw().await?;
-        for bridge in &bridges[1..] {
-            has_left(bridge).await?;
-        }
-        Ok(())
-    };
-    let result = async {
-        let (account, ()) = tokio::try_join!(load.publish(&progress), change)?;
-        ensure!(account.without_subscriber == 0, "nobody was subscribed: {account:?}");
-        let stored = influx.all_stored("numbers", "n", 0..MESSAGES, SOON).await?;
-        let distinct: BTreeSet<_> = stored.iter().collect();
-        ensure!(stored.len() == distinct.len(), "{} are stored twice", stored.len() - distinct.len());
-        for bridge in &bridges {
-            let received = counter(&bridge.metrics().await?, "messages_received_total");
-            ensure!(received > 1_000, "the load was not shared: {received}");
-        }
-        for bridge in &mut bridges {
-            bridge.terminate().await?;
-        }
-        anyhow::Ok(())
-    };
-    if let Err(error) = result.await {
-        panic!("{error:#}");
+    let change = change(&mut bridges, &database, &mut seen);
+    let (account, ()) = tokio::try_join!(load.publish(&progress), change)?;
+    ensure!(account.without_subscriber == 0, "nobody was subscribed: {account:?}");
+    let stored = influx.all_stored("numbers", "n", 0..MESSAGES, SOON).await?;
+    let distinct: BTreeSet<_> = stored.iter().collect();
+    ensure!(stored.len() == distinct.len(), "{} are stored twice", stored.len() - distinct.len());
+    for bridge in &mut bridges {
+        let received = counter(&bridge.metrics().await?, "messages_received_total");
+        ensure!(received > 1_000, "the load was not shared: {received}");
+        bridge.terminate().await?;
     }
+    Ok(())
+}
+
+async fn change(bridges: &mut [Bridge], database: &Container, seen: &mut watch::Receiver<u64>) -> Result<()> {
+    acknowledged(seen, 2_000).await?;
+    for (number, bridge) in bridges.iter_mut().enumerate() {
+        bridge.share(number as u32, 3)?;
+        if number > 0 {
+            bridge.restart().await?;
+        }
+    }
+    acknowledged(seen, 12_000).await?;
+    // More waits at the broker for each than it may have in flight.
+    database.freeze().await?;
+    acknowledged(seen, 30_000).await?;
+    for (number, bridge) in bridges.iter_mut().enumerate() {
+        bridge.share(number as u32, 1)?;
+    }
+    acknowledged(seen, 32_000).await?;
+    ensure!(!bridges[1].status().await?.left, "it left while the database was away");
+    database.thaw().await?;
+    for bridge in &bridges[1..] {
+        has_left(bridge).await?;
+    }
+    Ok(())
 }
 
 fn member(broker: &Container, database: &Container, number: u32) -> Result<Bridge> {
