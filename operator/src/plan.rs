@@ -3,6 +3,7 @@
 mod given;
 mod refusal;
 mod requirements;
+mod volumes;
 
 use api::iotpipeline::{self, IoTPipeline, SecretKey, TopicFilter, retention_seconds};
 use api::route::{Route, check_routes};
@@ -19,6 +20,7 @@ use given::Given;
 pub use given::given_secrets;
 pub use refusal::Refusal;
 use requirements::resources;
+use volumes::{bridge_volume, volume};
 
 /// Everything that the objects are made from. It and its parts hold credentials, so none can be printed.
 pub struct Plan {
@@ -374,15 +376,6 @@ fn plan_dashboard(
     })
 }
 
-fn volume(storage: Option<&iotpipeline::Storage>, default: &str, set: &str, observed: &Observed) -> Volume {
-    let existing = observed.children.stateful_sets.iter().find(|existing| existing.name_any() == set);
-    Volume {
-        size: storage.map_or_else(|| default.to_owned(), |storage| storage.size.clone()),
-        class: storage.and_then(|storage| storage.storage_class_name.clone()),
-        existing: existing.and_then(|set| set.spec.volume_claim_templates.clone()),
-    }
-}
-
 fn bridges(replicas: Option<i32>, names: &Names, observed: &Observed) -> Bridges {
     let members = replicas.and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
     let name = names.of_part(Component::Bridge);
@@ -391,12 +384,4 @@ fn bridges(replicas: Option<i32>, names: &Names, observed: &Observed) -> Bridges
     // Somebody may have scaled the set by hand, to any number.
     const MOST: u32 = 32;
     Bridges { shared: replicas.is_some(), members, running: running.min(MOST).max(members) }
-}
-
-/// 1 MiB of stamps; some storage classes have a minimum. The class is the one that the pipeline names for
-/// its other volumes.
-fn bridge_volume(spec: &iotpipeline::IoTPipelineSpec, names: &Names, observed: &Observed) -> Volume {
-    let storage = spec.broker.storage.as_ref().or(spec.database.storage.as_ref());
-    let class = storage.and_then(|storage| storage.storage_class_name.clone());
-    Volume { class, ..volume(None, "64Mi", &names.of_part(Component::Bridge), observed) }
 }
