@@ -4,17 +4,15 @@ use std::time::Duration;
 
 use api::bridge_config::DatabaseConfig;
 use bytes::Bytes;
-use libdeflater::{CompressionLvl, Compressor};
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Client, StatusCode, Url};
 
+use crate::compress::Gzip;
 use crate::config::{ConfigError, read_credential};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// 400,000 points take InfluxDB 3 s; a batch has 5,000.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Below this, compressing costs more than it saves.
-const COMPRESS_FROM: usize = 1_024;
 
 /// What to do after a write.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -55,7 +53,7 @@ pub struct Database {
     config: DatabaseConfig,
     client: Client,
     url: Url,
-    compressor: Compressor,
+    gzip: Gzip,
 }
 
 impl std::fmt::Debug for Database {
@@ -77,8 +75,7 @@ impl Database {
             .append_pair("org", &config.organization)
             .append_pair("bucket", &config.bucket)
             .append_pair("precision", "ns");
-        let compressor = Compressor::new(CompressionLvl::new(1).expect("libdeflater has a level 1"));
-        Ok(Self { config: config.clone(), client: client(config, &url)?, url, compressor })
+        Ok(Self { config: config.clone(), client: client(config, &url)?, url, gzip: Gzip::default() })
     }
 
     /// Writes lines; none at all asks whether this token may write this bucket.
@@ -125,7 +122,7 @@ impl Database {
             .post(self.url.clone())
             .header(AUTHORIZATION, authorization)
             .header(CONTENT_TYPE, "text/plain; charset=utf-8");
-        request = match self.compress(lines) {
+        request = match self.gzip.compress(lines) {
             Some(body) => request.header(CONTENT_ENCODING, "gzip").body(body),
             None => request.body(lines.to_vec()),
         };
@@ -133,16 +130,6 @@ impl Database {
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.bytes().await.map_err(SendError::Http)?;
         Ok((status, headers, body))
-    }
-
-    fn compress(&mut self, lines: &[u8]) -> Option<Vec<u8>> {
-        if lines.len() < COMPRESS_FROM {
-            return None;
-        }
-        let mut body = vec![0; self.compressor.gzip_compress_bound(lines.len())];
-        let length = self.compressor.gzip_compress(lines, &mut body).ok()?;
-        body.truncate(length);
-        Some(body)
     }
 }
 

@@ -7,7 +7,7 @@
 //!    reads the payload (keys and values by [`object`] with `value` and `cbor`, line protocol by [`lines`]) into
 //!    [`values`], [`point`] and [`encode`] write them as line protocol into the open [`batch`]; [`properties`] are
 //!    read where they lie, and [`series`] are counted where a route bounds them.
-//! 3. [`sink`] stores batches through [`database`], and finds out which points are refused.
+//! 3. [`sink`] stores batches through [`database`], as [`compress`] makes them small, and finds out which points are refused.
 //! 4. [`ack`] knows what may be acknowledged; [`dead`] publishes what can't be stored.
 //! 5. [`stamps`] gives each message its time of reception, and a message that comes again the one that it
 //!    had; [`journal`] keeps them on the volume.
@@ -29,6 +29,7 @@ pub mod ack;
 pub mod backoff;
 pub mod batch;
 mod cbor;
+pub mod compress;
 pub mod config;
 pub mod database;
 pub mod dead;
