@@ -2,12 +2,13 @@
 //! bridge's configuration.
 //!
 //! Here is the route itself; `payload` has the formats, `object` how keys and values become fields,
-//! `path` the paths to them, and `check` what a schema can't say.
+//! `path` the paths to them, `sparkplug` the topics of Sparkplug, and `check` what a schema can't say.
 
 mod check;
 mod object;
 mod path;
 mod payload;
+mod sparkplug;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,8 +19,10 @@ pub use self::object::{
 };
 pub use self::path::{Path, PathError, Step};
 pub use self::payload::{
-    FieldType, FloatPayload, LineProtocolPayload, Payload, Precision, ScalarPayload, StringPayload,
+    BadQuality, FieldType, FloatPayload, LineProtocolPayload, Payload, Precision, ScalarPayload,
+    SparkplugPayload, StringPayload,
 };
+pub use self::sparkplug::{NAMESPACE as SPARKPLUG_NAMESPACE, command_topic};
 use crate::schema::{INFLUX_NAME_RULES, TOPIC_PATTERN_RULES, rules};
 use crate::topic::TopicPattern;
 

@@ -299,6 +299,14 @@ routes:
             assert_eq!(loaded.filters.keys().collect::<Vec<_>>(), ["$share/lab/a/+"]);
             assert!(!loaded.leaves);
         }
+        let sparkplug =
+            "- {name: s, topic: 'spBv1.0/{group}/+/{node}/{device...}', payload: {sparkplug: {}}}\n";
+        let with_births = format!("{text}{sparkplug}");
+        let filters =
+            |number| Loaded::parse(with_births.as_bytes(), Some(number)).expect("it is good").filters;
+        assert_eq!(filters(0).len(), 2, "births and what refers to them come to one bridge");
+        assert!(filters(0).keys().any(|filter| filter.starts_with("spBv1.0/")));
+        assert_eq!(filters(1).len(), 1);
         let third = member(2);
         assert!(third.leaves && third.filters.is_empty());
     }

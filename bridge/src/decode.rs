@@ -8,6 +8,7 @@ use api::route::{FieldType, Payload, Precision, TimestampUnit};
 use crate::encode::{self, EncodeError};
 use crate::lines::{self, LineError};
 use crate::object::{Encoding, ObjectDecoder};
+use crate::sparkplug::{SparkplugDecoder, SparkplugError};
 use crate::value::{Scale, Texts};
 use crate::values::{Layout, MAX_LINE_BYTES, MAX_POINTS, Slot, Values};
 
@@ -82,6 +83,9 @@ pub enum DecodeError {
     /// No line at all.
     #[error("the payload has no line of line protocol")]
     NoLine,
+    /// Not a message of Sparkplug's, or one that can't be understood.
+    #[error(transparent)]
+    Sparkplug(#[from] SparkplugError),
     /// The topic's part can't be a measurement.
     #[error("the measurement {found} that the topic makes {reason}")]
     Measurement {
@@ -162,6 +166,8 @@ pub(crate) enum Decoder {
     Object(Box<ObjectDecoder>),
     /// Line protocol.
     Lines(Precision),
+    /// Sparkplug B, which takes more than a payload to be decoded.
+    Sparkplug(SparkplugDecoder),
 }
 
 impl Decoder {
@@ -170,7 +176,7 @@ impl Decoder {
     /// # Errors
     /// If a text for a value can't be written.
     pub(crate) fn new(payload: &Payload, taken: Vec<String>) -> Result<(Self, Outline), BadText> {
-        let object = |encoding, object| {
+        let object = |encoding, object, taken| {
             let (decoder, outline) = ObjectDecoder::new(encoding, object, taken)?;
             Ok((Self::Object(Box::new(decoder)), outline))
         };
@@ -185,10 +191,14 @@ impl Decoder {
                 let texts = Texts::new(&text.values, encode::string)?;
                 (&text.field, texts.map_or(Self::Scalar(FieldType::String), Self::OneOf))
             }
-            Payload::Json(json) => return object(Encoding::Json, json),
-            Payload::Cbor(cbor) => return object(Encoding::Cbor, cbor),
-            Payload::MessagePack(pack) => return object(Encoding::MessagePack, pack),
+            Payload::Json(json) => return object(Encoding::Json, json, taken),
+            Payload::Cbor(cbor) => return object(Encoding::Cbor, cbor, taken),
+            Payload::MessagePack(pack) => return object(Encoding::MessagePack, pack, taken),
             Payload::LineProtocol(lines) => return Ok((Self::Lines(lines.precision), Outline::default())),
+            Payload::Sparkplug(sparkplug) => {
+                let decoder = SparkplugDecoder::new(sparkplug, taken)?;
+                return Ok((Self::Sparkplug(decoder), Outline { time: Some(0), ..Outline::default() }));
+            }
         };
         Ok((decoder, Outline { fields: vec![(field.clone(), 0)], ..Outline::default() }))
     }

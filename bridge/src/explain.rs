@@ -4,16 +4,17 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use api::route::Route;
+use api::route::{Route, command_topic};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::config::yaml_options;
+use crate::memory::Memories;
 use crate::properties::{self, Properties};
 use crate::route::Levels;
-use crate::series::AllSeries;
+use crate::sparkplug::{Births, LeftOut, Topic};
 use crate::table::{CompileError, Message, Table, Written};
 use crate::values::Values;
 
@@ -154,21 +155,23 @@ pub enum Part {
     Refused(String),
     /// Nothing: why it is dropped.
     Dropped(&'static str),
+    /// Beside what else becomes of it: metrics that are left out, or a node that is asked for its birth.
+    Aside(String),
 }
 
-/// Explains messages one after the other. Series add up, as in a bridge.
+/// Explains messages one after the other. Series add up and births are remembered, as in a bridge.
 #[derive(Debug)]
 pub struct Explainer<'t> {
     table: &'t Table,
     levels: Levels,
     values: Values,
-    series: AllSeries,
+    memories: Memories,
 }
 
 impl<'t> Explainer<'t> {
-    /// Starts with no series.
+    /// Starts with no memory.
     pub fn new(table: &'t Table) -> Self {
-        Self { table, levels: Levels::default(), values: Values::default(), series: AllSeries::default() }
+        Self { table, levels: Levels::default(), values: Values::default(), memories: Memories::default() }
     }
 
     /// What each matching route makes of a message that was received at `stamp`.
@@ -189,17 +192,24 @@ impl<'t> Explainer<'t> {
         };
         let mut parts = Vec::new();
         for route in found.into_iter().map(|place| &self.table.routes()[place]) {
-            let series = route.has_bound().then(|| self.series.of(&route.name));
+            let mut memory = route.has_memory().then(|| self.memories.of(&route.name, false));
             let mut lines = Vec::new();
-            let part = match route.write_points(message, stamp, &mut self.values, series, &mut lines) {
-                Ok(Written::Points { .. }) => {
-                    Part::Stored(String::from_utf8_lossy(&lines).trim_end_matches('\n').to_owned())
-                }
-                Ok(Written::Skipped) => Part::Dropped("the broker had retained it"),
-                Ok(Written::Dropped) => Part::Dropped("it would make more series than the route may"),
-                Err(error) => Part::Refused(error.to_string()),
-            };
+            let part =
+                match route.write_points(message, stamp, &mut self.values, memory.as_deref_mut(), &mut lines)
+                {
+                    Ok(Written::Points { .. }) => {
+                        Part::Stored(String::from_utf8_lossy(&lines).trim_end_matches('\n').to_owned())
+                    }
+                    Ok(Written::Skipped) => Part::Dropped("the broker had retained it"),
+                    Ok(Written::Ignored(ignored)) => Part::Dropped(ignored.reason()),
+                    Ok(Written::Dropped) => Part::Dropped("it would make more series than the route may"),
+                    Err(error) => Part::Refused(error.to_string()),
+                };
             parts.push((route.name.as_str(), part));
+            if route.is_sparkplug() {
+                let asides = memory.map(|memory| asides(&example.topic, &memory.births)).unwrap_or_default();
+                parts.extend(asides.into_iter().map(|aside| (route.name.as_str(), Part::Aside(aside))));
+            }
         }
         parts
     }
@@ -217,15 +227,29 @@ impl<'t> Explainer<'t> {
                     writeln!(text, "  route {route} refuses it to the dead-letter topic\n    {reason}")
                 }
                 Part::Dropped(reason) => writeln!(text, "  route {route} drops it\n    {reason}"),
+                Part::Aside(aside) => writeln!(text, "    {aside}"),
             }
             .expect("writing to a String cannot fail");
         }
         if parts.is_empty() {
             text.push_str("  no route matches: acknowledged and not stored\n");
         }
-        let is_stored = !parts.is_empty() && parts.iter().all(|(_, part)| matches!(part, Part::Stored(_)));
+        let is_stored = !parts.is_empty()
+            && parts.iter().all(|(_, part)| matches!(part, Part::Stored(_) | Part::Aside(_)));
         Explanation { text, is_stored }
     }
+}
+
+/// What a route of Sparkplug notices beside.
+fn asides(topic: &str, births: &Births) -> Vec<String> {
+    let left_out = LeftOut::ALL.iter().zip(births.left_out()).filter(|(_, count)| *count > 0);
+    let mut asides: Vec<String> = left_out
+        .map(|(reason, count)| format!("metrics that are left out for {}: {count}", reason.word()))
+        .collect();
+    if let Some(topic) = Topic::parse(topic).ok().filter(|_| births.wants_birth()) {
+        asides.push(format!("asks for a birth by {}", command_topic(topic.group, topic.node)));
+    }
+    asides
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use api::route::Overflow;
 use crate::ack::Sequence;
 use crate::batch::Batches;
 use crate::decode::DecodeError;
+use crate::memory::Memories;
 use crate::packet::Publish;
 use crate::route::Levels;
-use crate::series::AllSeries;
+use crate::sparkplug::{Ignored, LeftOutCounts};
 use crate::table::{Message, Table, Written};
 use crate::values::Values;
 
@@ -23,7 +24,8 @@ pub struct Intake {
     levels: Levels,
     found: Vec<usize>,
     values: Values,
-    series: AllSeries,
+    memories: Memories,
+    discarded: Vec<u8>,
     /// Payloads of more bytes are refused.
     largest: Option<u32>,
 }
@@ -41,6 +43,21 @@ pub struct Taken {
     pub skipped: u32,
     /// Routes, by their place in the table, that had no room for a series of it, and what came of it.
     pub overflows: Vec<(usize, Overflow)>,
+    /// Why routes found nothing in it to store.
+    pub ignored: Vec<Ignored>,
+    /// What routes noticed beside.
+    pub asides: Vec<Aside>,
+}
+
+/// What a route noticed in a message of Sparkplug's, whatever became of it.
+#[derive(Debug)]
+pub struct Aside {
+    /// The route's place in the table.
+    pub route: usize,
+    /// How many metrics were left out, by their reasons.
+    pub left_out: LeftOutCounts,
+    /// Whether the node's birth is missing.
+    pub wants_birth: bool,
 }
 
 /// One route's refusal of a message.
@@ -60,7 +77,7 @@ impl Taken {
 
     /// Whether a route has the message, whatever it makes of it.
     pub fn is_routed(&self) -> bool {
-        self.parts() > 0 || self.skipped > 0 || !self.overflows.is_empty()
+        self.parts() > 0 || self.skipped > 0 || !self.overflows.is_empty() || !self.ignored.is_empty()
     }
 }
 
@@ -72,20 +89,26 @@ impl Intake {
 
     /// Other routes, and another bound, from now on.
     pub fn reconfigure(&mut self, table: &Table, largest: Option<u32>) {
-        self.series.retain(table);
+        self.memories.retain(table);
         self.largest = largest;
     }
 
     /// How many series a route with a bound has made.
     pub fn series(&self, route: &str) -> usize {
-        self.series.count(route)
+        self.memories.series(route)
     }
 
-    /// Takes one message in that was received at `stamp`.
+    /// The connection is lost, and messages may be missed.
+    pub fn disconnected(&mut self) {
+        self.memories.disconnected();
+    }
+
+    /// Takes one message in that was received at `stamp`; `repeated` if that was before.
     pub fn accept(
         &mut self,
         publish: &Publish<'_>,
         stamp: i64,
+        repeated: bool,
         sequence: Sequence,
         table: &Arc<Table>,
         batches: &mut Batches,
@@ -97,10 +120,6 @@ impl Intake {
             return taken;
         }
         table.matches(topic, &self.levels, publish.subscriptions.ids(), &mut self.found);
-        if publish.qos == 0 && !self.found.is_empty() && batches.bytes() > QOS_0_BYTES {
-            taken.dropped = true;
-            return taken;
-        }
         let Publish { payload, properties, retained, .. } = *publish;
         if let Some(largest) = self.largest.filter(|&largest| payload.len() > largest as usize) {
             let length = payload.len();
@@ -110,11 +129,35 @@ impl Intake {
             return taken;
         }
         let message = Message { topic, levels: &self.levels, payload, properties, retained };
+        if publish.qos == 0 && !self.found.is_empty() && batches.bytes() > QOS_0_BYTES {
+            taken.dropped = true;
+            // What a birth tells must be known later, though its points are dropped.
+            for route in
+                self.found.iter().map(|&place| &table.routes()[place]).filter(|route| route.is_sparkplug())
+            {
+                let memory = Some(self.memories.of(&route.name, repeated));
+                drop(route.write_points(message, stamp, &mut self.values, memory, &mut self.discarded));
+                self.discarded.clear();
+            }
+            return taken;
+        }
         for &place in &self.found {
             let batch = batches.open(table);
             let route = &table.routes()[place];
-            let series = route.has_bound().then(|| self.series.of(&route.name));
-            let written = route.write_points(message, stamp, &mut self.values, series, batch.lines_mut());
+            let mut memory = route.has_memory().then(|| self.memories.of(&route.name, repeated));
+            let written = route.write_points(
+                message,
+                stamp,
+                &mut self.values,
+                memory.as_deref_mut(),
+                batch.lines_mut(),
+            );
+            if let Some(memory) = memory.filter(|_| route.is_sparkplug()) {
+                let (left_out, wants_birth) = (memory.births.left_out(), memory.births.wants_birth());
+                if wants_birth || left_out.iter().any(|count| *count > 0) {
+                    taken.asides.push(Aside { route: place, left_out, wants_birth });
+                }
+            }
             match written {
                 Ok(Written::Points { overflowed }) => {
                     let ends = self.values.ends();
@@ -126,6 +169,7 @@ impl Intake {
                 }
                 Ok(Written::Dropped) => taken.overflows.push((place, Overflow::Drop)),
                 Ok(Written::Skipped) => taken.skipped += 1,
+                Ok(Written::Ignored(ignored)) => taken.ignored.push(ignored),
                 Err(error) => {
                     if matches!(error, DecodeError::TooManySeries(_)) {
                         taken.overflows.push((place, Overflow::DeadLetter));

@@ -6,7 +6,9 @@
 //! 2. [`intake`] takes a message in: [`route`] finds its routes in the compiled [`table`], [`decode`]
 //!    reads the payload (keys and values by [`object`] with `value` and `cbor`, line protocol by [`lines`]) into
 //!    [`values`], [`point`] and [`encode`] write them as line protocol into the open [`batch`]; [`properties`] are
-//!    read where they lie, and [`series`] are counted where a route bounds them.
+//!    read where they lie, and [`series`] are counted where a route bounds them. [`sparkplug`] is the one format
+//!    whose messages hang together: what a route has to remember is in its [`memory`], and [`rebirth`] asks for
+//!    what was missed.
 //! 3. [`sink`] stores batches through [`database`], as [`compress`] makes them small, and finds out which points are refused.
 //! 4. [`ack`] knows what may be acknowledged; [`dead`] publishes what can't be stored.
 //! 5. [`stamps`] gives each message its time of reception, and a message that comes again the one that it
@@ -41,17 +43,20 @@ pub mod intake;
 pub mod journal;
 pub mod leave;
 pub mod lines;
+pub mod memory;
 pub mod metrics;
 pub mod object;
 pub mod packet;
 pub mod pipeline;
 pub mod point;
 pub mod properties;
+pub mod rebirth;
 pub mod route;
 pub mod series;
 pub mod session;
 pub mod sink;
 pub mod source;
+pub mod sparkplug;
 pub mod stamps;
 pub mod state;
 pub mod subscribe;

@@ -7,9 +7,10 @@ use api::topic::Level;
 
 use crate::decode::{BadText, DecodeError, Decoder, Outline};
 use crate::encode::{self, EncodeError};
+use crate::memory::Memory;
 use crate::properties::Properties;
 use crate::route::Levels;
-use crate::series::Series;
+use crate::sparkplug::{Births, Ignored};
 use crate::table::CompileError;
 use crate::values::Values;
 
@@ -62,6 +63,8 @@ pub enum Written {
     Skipped,
     /// Nothing: it would have made a series too many.
     Dropped,
+    /// Nothing: there is nothing in it to store.
+    Ignored(Ignored),
 }
 
 #[derive(Debug)]
@@ -137,9 +140,19 @@ impl CompiledRoute {
         self.bound.is_some()
     }
 
+    /// Whether the route's messages hang together.
+    pub fn is_sparkplug(&self) -> bool {
+        matches!(self.decoder, Decoder::Sparkplug(_))
+    }
+
+    /// Whether the route has to remember anything of its messages.
+    pub fn has_memory(&self) -> bool {
+        self.has_bound() || self.is_sparkplug()
+    }
+
     /// Appends the message's points to `out`, a line each, or leaves `out` as it was. The points that
     /// have no time of their own get `stamp`, `stamp` + 1 and so on. Above the route's bound only what
-    /// `series` admits is written.
+    /// the `memory` of series admits is written.
     ///
     /// # Errors
     /// If the message, or one of its points, is not what the route declares, or can't be stored.
@@ -148,13 +161,22 @@ impl CompiledRoute {
         message: Message<'_>,
         stamp: i64,
         values: &mut Values,
-        series: Option<&mut Series>,
+        memory: Option<&mut Memory>,
         out: &mut Vec<u8>,
     ) -> Result<Written, DecodeError> {
         if message.retained && self.skips_retained {
             return Ok(Written::Skipped);
         }
-        self.decoder.decode(message.payload, values)?;
+        let (births, series) = memory.map(|memory| (&mut memory.births, &mut memory.series)).unzip();
+        if let Decoder::Sparkplug(sparkplug) = &self.decoder {
+            let mut none = Births::default();
+            let births = births.unwrap_or(&mut none);
+            if let Some(ignored) = sparkplug.decode(message.topic, message.payload, stamp, births, values)? {
+                return Ok(Written::Ignored(ignored));
+            }
+        } else {
+            self.decoder.decode(message.payload, values)?;
+        }
         let start = out.len();
         let mut ends = std::mem::take(&mut values.ends);
         ends.clear();

@@ -1,17 +1,9 @@
 //! How many series each route has made, for those that have a bound. Kept as hashes, so that the
 //! memory is bounded too; of two series with one hash the second is let through.
 
+use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
-use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
-
-use crate::table::Table;
-
-/// The series of all routes with a bound, by the routes' names: they outlive a change of the routes.
-#[derive(Debug, Default)]
-pub struct AllSeries {
-    by_route: HashMap<String, Series>,
-}
 
 /// The series of one route.
 #[derive(Debug, Default)]
@@ -22,29 +14,12 @@ pub struct Series {
     hasher: RandomState,
 }
 
-impl AllSeries {
-    /// The series of one route.
-    pub fn of(&mut self, route: &str) -> &mut Series {
-        if !self.by_route.contains_key(route) {
-            self.by_route.insert(route.into(), Series::default());
-        }
-        self.by_route.get_mut(route).expect("it was just made")
-    }
-
-    /// How many series a route has made.
-    pub fn count(&self, route: &str) -> usize {
-        self.by_route.get(route).map_or(0, |series| series.seen.len())
-    }
-
-    /// Forgets the routes that have gone, or have no bound any more.
-    pub fn retain(&mut self, table: &Table) {
-        let is_bounded =
-            |name: &str| table.routes().iter().any(|route| route.name == name && route.has_bound());
-        self.by_route.retain(|name, _| is_bounded(name));
-    }
-}
-
 impl Series {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.seen.len()
+    }
+
     /// Whether a series may be: it was there before, or there are less than `limit`.
     pub fn admits(&mut self, series: &[u8], limit: usize) -> bool {
         let hash = self.hasher.hash_one(series);

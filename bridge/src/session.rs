@@ -20,8 +20,10 @@ use crate::intake::{Intake, Taken};
 use crate::leave::Leave;
 use crate::metrics::{ReasonLabel, RouteLabel, SideName};
 use crate::packet::{Incoming, Publish};
+use crate::rebirth::Rebirths;
 use crate::sink::Outcome;
 use crate::source::SourceError;
+use crate::sparkplug::{LeftOut, Topic};
 use crate::stamps::{self, Stamps};
 use crate::subscribe::Subscriber;
 use crate::table::Table;
@@ -37,6 +39,7 @@ pub struct Session {
     stamps: Stamps,
     acks: Acks,
     letters: DeadLetters,
+    rebirths: Rebirths,
     subscriber: Subscriber,
     ids: PacketIds,
     limits: Limits,
@@ -64,6 +67,7 @@ impl Session {
             stamps,
             acks: Acks::default(),
             letters: DeadLetters::default(),
+            rebirths: Rebirths::default(),
             subscriber,
             ids: PacketIds::default(),
             limits: Limits { receive_maximum: 0, packet_size: 0 },
@@ -105,6 +109,8 @@ impl Session {
         self.acks.disconnect();
         self.stamps.disconnected();
         self.letters.disconnect();
+        self.rebirths.disconnect();
+        self.intake.disconnected();
         self.subscriber.disconnect();
         if let Some(leave) = &mut self.leave {
             leave.disconnected();
@@ -234,26 +240,29 @@ impl Session {
         if let Some(leave) = &mut self.leave {
             leave.received();
         }
-        let (sequence, stamp, position) = if publish.qos == 0 {
-            (Sequence::NONE, self.stamps.fresh(), 0)
+        let (sequence, stamp, repeated, position) = if publish.qos == 0 {
+            (Sequence::NONE, self.stamps.fresh(), false, 0)
         } else {
             let hash = stamps::hash_of(publish.topic, publish.payload);
             let received = self.stamps.receive(publish.packet_id, hash);
             if received.repeated {
                 self.health.metrics.messages_repeated.inc();
             }
-            (self.acks.next(), received.stamp, received.position)
+            (self.acks.next(), received.stamp, received.repeated, received.position)
         };
-        let mut taken = self.intake.accept(publish, stamp, sequence, &self.table, batches);
+        let mut taken = self.intake.accept(publish, stamp, repeated, sequence, &self.table, batches);
         let mut by_retired = false;
         if !taken.is_routed()
             && !taken.dropped
             && let Some(retired) = &self.retired
         {
-            taken = self.intake.accept(publish, stamp, sequence, retired, batches);
+            taken = self.intake.accept(publish, stamp, repeated, sequence, retired, batches);
             by_retired = taken.is_routed();
         }
         self.count(&taken, by_retired);
+        if taken.asides.iter().any(|aside| aside.wants_birth) {
+            self.ask_for_birth(publish.topic, stamp);
+        }
         if publish.qos > 0 {
             self.acks.receive(publish.packet_id, publish.qos == 2, taken.parts(), position);
         }
@@ -261,6 +270,13 @@ impl Session {
             let table = Arc::clone(self.routes(by_retired));
             let route = &table.routes()[refusal.route].name;
             self.bury(sequence, route, publish.topic, publish.payload, refusal.reason);
+        }
+    }
+
+    fn ask_for_birth(&mut self, topic: &[u8], stamp: i64) {
+        let topic = str::from_utf8(topic).ok().and_then(|topic| Topic::parse(topic).ok());
+        if topic.is_some_and(|topic| self.rebirths.ask(topic.group, topic.node, stamp)) {
+            self.health.metrics.sparkplug_rebirths_requested.inc();
         }
     }
 
@@ -280,6 +296,15 @@ impl Session {
         }
         if taken.skipped > 0 {
             dropped("Retained", taken.skipped.into());
+        }
+        for ignored in &taken.ignored {
+            dropped(ignored.word(), 1);
+        }
+        for aside in &taken.asides {
+            for (reason, count) in LeftOut::ALL.iter().zip(aside.left_out).filter(|(_, count)| *count > 0) {
+                let label = ReasonLabel { reason: reason.word() };
+                metrics.sparkplug_metrics_left_out.get_or_create(&label).inc_by(count.into());
+            }
         }
         for (route, overflow) in &taken.overflows {
             let label = RouteLabel { route: self.routes(by_retired).routes()[*route].name.clone() };
@@ -370,6 +395,7 @@ impl Session {
         for letter in too_large {
             self.drop_letter(&letter, "it is larger than the broker allows");
         }
+        self.rebirths.write(self.limits.packet_size, output);
         let before = self.acks.outstanding();
         if let Some(position) = self.acks.write(output) {
             self.stamps.acknowledge(position);

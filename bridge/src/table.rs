@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::route::{Route, RouteError, check_routes};
+use api::route::{Payload, Route, RouteError, check_routes};
 
 use crate::encode::EncodeError;
 pub use crate::point::{CompiledRoute, Message, Written};
@@ -59,6 +59,8 @@ impl Table {
             let id = subscription_id(&filter);
             let subscription = filters.entry(filter).or_insert(Subscription { qos: 0, id, undivided: false });
             subscription.qos = subscription.qos.max(route.qos as u8);
+            // A message by alias means nothing without the birth that came before it.
+            subscription.undivided |= matches!(route.payload, Payload::Sparkplug(_));
         }
         let compiled = routes
             .iter()

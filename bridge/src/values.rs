@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::decode::DecodeError;
 use crate::encode::EncodeError;
 use crate::lines::Line;
+use crate::sparkplug::Field;
 
 /// The most points that one message makes on one route: the stamps of the next message begin after
 /// as many nanoseconds.
@@ -36,6 +37,11 @@ pub struct Values {
     pub(crate) line_tags: Vec<(Range<usize>, Range<usize>)>,
     /// Where the lines of the message's points end in the batch.
     pub(crate) ends: Vec<usize>,
+    /// Metrics of Sparkplug that are no points yet, and then the fields of each point, where they are in the text.
+    pub(crate) metrics: Vec<Field>,
+    pub(crate) written: Vec<Range<usize>>,
+    /// What stands for the last levels of the topic, for each point, where a message is about several topics.
+    pub(crate) rests: Vec<Range<usize>>,
 }
 
 /// How many slots there are. Slots are numbered in this order too.
@@ -96,6 +102,13 @@ impl Values {
         self.fault = None;
         self.lines.clear();
         self.line_tags.clear();
+    }
+
+    /// Forgets the Sparkplug message before.
+    pub(crate) fn reset_metrics(&mut self) {
+        self.metrics.clear();
+        self.written.clear();
+        self.rests.clear();
     }
 
     /// One point more. Its slots' numbers are to be raised by what is returned.

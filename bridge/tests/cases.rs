@@ -29,6 +29,7 @@ fn rendered(case: &Path) -> String {
                 Part::Stored(lines) => writeln!(text, "{lines}"),
                 Part::Refused(reason) => writeln!(text, "# refused: {route}: {reason}"),
                 Part::Dropped(reason) => writeln!(text, "# dropped: {route}: {reason}"),
+                Part::Aside(aside) => writeln!(text, "# {route}: {aside}"),
             }
             .expect("a String");
         }

@@ -3,7 +3,7 @@
 use super::object::{ObjectField, ObjectPayload};
 use super::path::{Path, PathError};
 use super::payload::{FieldType, Payload};
-use super::{MeasurementPart, Route, RouteTag};
+use super::{MeasurementPart, Route, RouteTag, sparkplug};
 use crate::topic::TopicError;
 
 /// Why a route can't be used, though each of its fields is well-formed.
@@ -60,6 +60,16 @@ pub enum RouteError {
     MeasurementOfLines {
         /// The route's name.
         route: String,
+    },
+    /// Sparkplug's messages come in topics of one shape, and all of them are needed.
+    #[error(
+        "route {route}: topic {topic:?} is none for Sparkplug: write spBv1.0/{{group}}/+/{{node}}/{{device...}}, with names of your own; a group or a node may stand there for {{group}} or {{node}}"
+    )]
+    SparkplugTopic {
+        /// The route's name.
+        route: String,
+        /// The topic as given.
+        topic: String,
     },
     /// A tag without a place to come from, or with several.
     #[error("route {route}: tag {tag:?} comes from one place: give value, userProperty or from")]
@@ -136,6 +146,9 @@ impl Route {
             return Err(RouteError::TagSource { route: route(), tag: tag.name.clone() });
         }
         self.check_measurement()?;
+        if matches!(self.payload, Payload::Sparkplug(_)) && !sparkplug::admits(&self.pattern()?) {
+            return Err(RouteError::SparkplugTopic { route: route(), topic: self.topic.clone() });
+        }
         self.check_conversions()?;
         if let Some(object) = self.payload.object() {
             self.check_paths(object)?;
@@ -350,6 +363,40 @@ mod tests {
         assert_eq!(
             refusal("{name: r, topic: a, measurement: m, payload: {lineProtocol: {}}}"),
             "route r: lines of line protocol name their measurement: remove the route's"
+        );
+    }
+
+    #[test]
+    fn a_sparkplug_route_takes_all_messages_of_its_nodes_and_tells_them_apart() {
+        let route =
+            |topic: &str| route(&format!("{{name: r, topic: '{topic}', payload: {{sparkplug: {{}}}}}}"));
+        for topic in [
+            "spBv1.0/{group}/+/{node}/{device...}",
+            "spBv1.0/{plant}/+/{gateway}/{machine...}",
+            "spBv1.0/Plant 1/+/{node}/{device...}",
+            "spBv1.0/Plant 1/+/Edge/{device...}",
+        ] {
+            assert!(check_routes(&[route(topic)]).is_ok(), "{topic}");
+        }
+        for topic in [
+            "spBv1.0/#",
+            "spBv1.0/{group}/#",
+            "spBv1.0/{group}/{type}/{node}/{device...}",
+            "spBv1.0/{group}/DDATA/{node}/{device...}",
+            "spBv1.0/+/+/{node}/{device...}",
+            "spBv1.0/{group}/+/{node}/#",
+            "spBv1.0/{group}/+/{node}/{device}",
+            "spAv1.0/{group}/+/{node}/{device...}",
+        ] {
+            let message = check_routes(&[route(topic)]).expect_err(topic).to_string();
+            assert!(message.ends_with(
+                "is none for Sparkplug: write spBv1.0/{group}/+/{node}/{device...}, with names of your own; \
+                 a group or a node may stand there for {group} or {node}"
+            ), "{message}");
+        }
+        assert!(
+            refusal("{name: r, topic: 'spBv1.0/{online}/+/{n}/{d...}', payload: {sparkplug: {}}}")
+                .contains("names two of its tags and fields")
         );
     }
 

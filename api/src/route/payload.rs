@@ -34,6 +34,11 @@ pub enum Payload {
     /// The payload is InfluxDB line protocol, one line or several, at most 1000. Each line keeps its measurement, and gets
     /// the tags of the topic and of the route beside its own.
     LineProtocol(LineProtocolPayload),
+    /// The payload is Sparkplug B's (version 3.0). The topic is spBv1.0/{group}/+/{node}/{device...}: each metric becomes a
+    /// field of its name, at its own time. An alias stands for what the last birth certificate told; the bridge asks a node
+    /// for a new one where it is missing or messages were lost, for which an external broker must let it publish to
+    /// spBv1.0/+/NCMD/+. Left out, and counted: null, transient, DataSet, Template, Bytes, File and arrays.
+    Sparkplug(SparkplugPayload),
 }
 
 /// A payload that is one bare value.
@@ -109,6 +114,42 @@ pub enum Precision {
     Ns,
 }
 
+/// A payload of Sparkplug B.
+/// <https://sparkplug.eclipse.org/specification/version/3.0/documents/sparkplug-specification-3.0.0.pdf>
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SparkplugPayload {
+    /// The name of the field that says whether a node or a device is there: true with its birth, false with its death.
+    #[serde(default = "default_online")]
+    #[schemars(length(min = 1, max = 128), extend("x-kubernetes-validations" = rules(INFLUX_NAME_RULES)))]
+    pub online: String,
+
+    /// What to do with a metric whose property Quality is not 192 (good): skip or store. Absent: skip.
+    #[serde(default, skip_serializing_if = "BadQuality::is_default")]
+    pub bad_quality: BadQuality,
+}
+
+fn default_online() -> String {
+    "online".into()
+}
+
+/// What to do with a metric that its sender doesn't call good.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BadQuality {
+    /// Left out, and counted: among the others nobody could tell it from a good one.
+    #[default]
+    Skip,
+    /// Stored as any other.
+    Store,
+}
+
+impl BadQuality {
+    fn is_default(&self) -> bool {
+        *self == Self::Skip
+    }
+}
+
 /// The type of a field in InfluxDB.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -133,7 +174,7 @@ impl Payload {
     }
 
     /// The fields that a point gets, with their types, as far as the route names them: not those of a
-    /// wildcard, nor those of line protocol.
+    /// wildcard, nor those of line protocol, nor the metrics of Sparkplug.
     pub fn fields(&self) -> Vec<(&str, FieldType)> {
         match self {
             Payload::Float(number) => vec![(&number.field, FieldType::Float)],
@@ -145,6 +186,7 @@ impl Payload {
                 named.map(|field| (field.name(), field.field_type)).collect()
             }
             Payload::LineProtocol(_) => Vec::new(),
+            Payload::Sparkplug(sparkplug) => vec![(&sparkplug.online, FieldType::Boolean)],
         }
     }
 

@@ -159,7 +159,7 @@ impl<'w> Point<'w> {
                     continue;
                 }
                 MeasurementSource::Level(level) => self.message.levels.one(self.message.topic, *level),
-                MeasurementSource::Rest(level) => self.message.levels.rest(self.message.topic, *level),
+                MeasurementSource::Rest(level) => self.rest(*level),
             };
             encode::measurement(out, text).map_err(DecodeError::MeasurementText)?;
         }
@@ -189,7 +189,7 @@ impl<'w> Point<'w> {
                 return Ok(());
             }
             TagSource::Level(level) => levels.one(topic, *level),
-            TagSource::Rest(level) => levels.rest(topic, *level),
+            TagSource::Rest(level) => self.rest(*level),
             TagSource::User(name) => property(tag, properties.user(name))?,
             TagSource::ContentType => property(tag, properties.content_type())?,
         };
@@ -202,6 +202,15 @@ impl<'w> Point<'w> {
             return Ok(());
         }
         encode::tag(out, text).map_err(|source| DecodeError::Tag { tag: tag.name.clone(), source })
+    }
+
+    /// The last levels of the topic that the point is about.
+    #[inline]
+    fn rest(&self, level: usize) -> &'w str {
+        match self.values.rests.get(self.place) {
+            Some(rest) if self.route.is_sparkplug() => str::from_utf8(self.text(rest)).unwrap_or_default(),
+            _ => self.message.levels.rest(self.message.topic, level),
+        }
     }
 
     fn write_fields(&self, out: &mut Vec<u8>) -> Result<(), DecodeError> {
@@ -219,7 +228,15 @@ impl<'w> Point<'w> {
                 separator = b',';
             }
         }
-        let Decoder::Object(decoder) = &self.route.decoder else { return Ok(()) };
+        let decoder = match &self.route.decoder {
+            Decoder::Object(decoder) => decoder,
+            Decoder::Sparkplug(_) => {
+                out.push(separator);
+                out.extend_from_slice(self.text(&self.values.written[self.place]));
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
         for found in self.values.found(self.place) {
             out.push(separator);
             let name = decoder.found_name(found, self.values);

@@ -4,6 +4,7 @@
 
 mod complaints;
 mod fakes;
+mod rebirth;
 mod repetition;
 
 use std::time::{Duration, Instant};

@@ -60,7 +60,8 @@ pub fn payload(row: &Row, run: &str, number: u64, hundredths: u64) -> String {
     match row.payload {
         Payload::Number => format!("{whole}.{part:02}"),
         Payload::Json => {
-            let (humidity, battery, open) = (hundredths % 70, 100 - hundredths % 90, hundredths % 2 == 0);
+            let (humidity, battery, open) =
+                (hundredths % 70, 100 - hundredths % 90, hundredths.is_multiple_of(2));
             format!(
                 r#"{{"temperature":{whole}.{part:02},"humidity":{humidity}.{part:02},"battery":{battery},"open":{open}}}"#
             )

@@ -214,7 +214,7 @@ mod tests {
         let text = b"POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Encoding: gzip\r\n\r\nabcNEXT";
         let end = text.len() - 4;
         assert_eq!(parse(&text[..end - 1]), None);
-        let message = Message { length: end, body: vec![end - 3..end], is_gzip: true };
+        let message = Message { length: end, body: std::iter::once(end - 3..end).collect(), is_gzip: true };
         assert_eq!(parse(text), Some(message));
         let answer = b"HTTP/1.1 204 No Content\r\nDate: now\r\n\r\n";
         assert_eq!(parse(answer), Some(Message { length: answer.len(), body: vec![], is_gzip: false }));

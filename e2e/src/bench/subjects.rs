@@ -67,7 +67,7 @@ pub enum Storing {
     /// The bridge.
     Bridge(Box<Bridge>),
     /// Telegraf.
-    Telegraf(Program),
+    Telegraf(Box<Program>),
 }
 
 impl Storing {
@@ -91,7 +91,8 @@ impl Storing {
         let directory = Directory::new("telegraf")?;
         let file = directory.write("telegraf.conf", &telegraf_conf(place, row)?)?;
         let arguments = vec![file.display().to_string()];
-        Ok(Self::Telegraf(Program::start_new(telegraf()?, arguments, directory).await?))
+        let program = Program::start_new(telegraf()?, arguments, directory).await?;
+        Ok(Self::Telegraf(Box::new(program)))
     }
 
     /// The process' id.

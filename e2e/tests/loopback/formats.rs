@@ -31,6 +31,7 @@ const ROUTES: &str = "
 - name: maps
   topic: map/{place}
   payload: {cbor: {each: 'rooms.{room}', fields: [{path: '@', name: celsius, type: float}]}}
+- {name: plant, topic: 'spBv1.0/{place}/+/{node}/{device...}', payload: {sparkplug: {}}}
 - {name: lines, topic: 'lines/{place}', tags: [{name: site, value: lab}], payload: {lineProtocol: {precision: s}}}
 ";
 
@@ -71,7 +72,8 @@ async fn every_format_is_stored_with_the_type_it_declares() {
         json_is_stored_field_by_field(chain, &mut client).await?;
         the_points_of_one_message_stay_apart(chain, &mut client).await?;
         keys_of_cbor_become_tags(chain, &mut client).await?;
-        lines_are_passed_with_the_route_s_tags(chain, &mut client).await
+        lines_are_passed_with_the_route_s_tags(chain, &mut client).await?;
+        a_sparkplug_node_is_asked_for_its_birth_and_then_understood(chain, &mut client).await
     })
     .await;
 }
@@ -97,6 +99,39 @@ async fn keys_of_cbor_become_tags(chain: &Chain, client: &mut Client) -> Result<
         let record = records.iter().find(|record| text(record, "room") == room).context(room)?;
         ensure!(record.values.get("_value") == Some(&Value::Double(value.into())), "{record:?}");
     }
+    Ok(())
+}
+
+async fn a_sparkplug_node_is_asked_for_its_birth_and_then_understood(
+    chain: &Chain,
+    client: &mut Client,
+) -> Result<()> {
+    client.subscribe("spBv1.0/hall/NCMD/edge").await?;
+    // The alias 1 is 1.5; nobody has told yet what it stands for.
+    let data = b"\x12\x0b\x10\x01i\x00\x00\x00\x00\x00\x00\xf8?\x18\x01";
+    ensure!(client.publish("spBv1.0/hall/NDATA/edge", data.to_vec()).await? == PubAckReason::Success);
+    let asked = client.message(SOON).await?;
+    let is_rebirth = asked.payload.windows(20).any(|text| text == b"Node Control/Rebirth");
+    ensure!(&asked.topic[..] == b"spBv1.0/hall/NCMD/edge" && is_rebirth, "{asked:?}");
+    // At 2026-11-22T20:00:00Z: load, of type Double and with the alias 1, is 1. A second later the alias is 2.5.
+    let birth =
+        b"\x08\x80\xac\xe0\xa6\xa04\x12\x13\n\x04load\x10\x01 \ni\x00\x00\x00\x00\x00\x00\xf0?\x18\x00";
+    let data = b"\x08\xe8\xb3\xe0\xa6\xa04\x12\x0b\x10\x01i\x00\x00\x00\x00\x00\x00\x04@\x18\x01";
+    ensure!(client.publish("spBv1.0/hall/NBIRTH/edge", birth.to_vec()).await? == PubAckReason::Success);
+    ensure!(client.publish("spBv1.0/hall/NDATA/edge", data.to_vec()).await? == PubAckReason::Success);
+    let records = chain.influx.at_least("plant", 3, SOON).await?;
+    let mut values: Vec<_> = records.iter().map(|record| (text(record, "_field"), &record.values)).collect();
+    values.sort_by_key(|(field, _)| *field);
+    ensure!(values.len() == 3, "{records:?}");
+    let expected = [
+        ("load", Value::Double(1.0.into())),
+        ("load", Value::Double(2.5.into())),
+        ("online", Value::Bool(true)),
+    ];
+    for ((field, values), (name, value)) in values.into_iter().zip(&expected) {
+        ensure!(field == *name && values.get("_value") == Some(value), "{records:?}");
+    }
+    ensure!(records.iter().all(|record| text(record, "node") == "edge"), "{records:?}");
     Ok(())
 }
 

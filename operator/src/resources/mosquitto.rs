@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use api::route::Route;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -142,6 +143,12 @@ fn acl(plan: &Plan, users: &[User]) -> String {
         let _ = writeln!(lines, "topic read {filter}");
     }
     let _ = writeln!(lines, "topic write iotpipeline/{}/dead-letter/#", plan.pipeline.names.pipeline);
+    let mut commands: Vec<String> = plan.routes.iter().filter_map(Route::command_filter).collect();
+    commands.sort_unstable();
+    commands.dedup();
+    for filter in commands {
+        let _ = writeln!(lines, "topic write {filter}");
+    }
     for user in users {
         let _ = writeln!(lines, "\nuser {}", user.name);
         for filter in &user.publish {
