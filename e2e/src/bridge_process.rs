@@ -95,6 +95,15 @@ impl Bridge {
         self.write_config()
     }
 
+    /// Another bound on what is on its way into the database, from the next start on.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn set_receive_maximum(&mut self, messages: u16) -> Result<()> {
+        self.config.mqtt.receive_maximum = messages;
+        self.write_config()
+    }
+
     /// Starts the process, anew if it has ended, and waits until it is ready on both sides.
     ///
     /// # Errors
@@ -120,9 +129,7 @@ impl Bridge {
 
     /// The end of its log.
     pub fn log(&self, lines: usize) -> String {
-        let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
-        let all: Vec<&str> = log.lines().collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
+        self.directory.log(lines)
     }
 
     /// Starts the process, and doesn't wait for it.

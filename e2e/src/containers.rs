@@ -298,6 +298,13 @@ impl Directory {
         &self.path
     }
 
+    /// The last lines of its file `log`; nothing if there is none.
+    pub fn log(&self, lines: usize) -> String {
+        let log = std::fs::read_to_string(self.path.join("log")).unwrap_or_default();
+        let all: Vec<&str> = log.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
     /// Writes a file, as a whole or not at all, and returns its path.
     ///
     /// # Errors

@@ -75,6 +75,17 @@ pub fn bridge_binary() -> Result<PathBuf> {
         .with_context(|| format!("no bridge at {}: cargo build -p iotpipeline-bridge", path.display()))
 }
 
+/// The built Telegraf, which the bench measures the bridge beside.
+///
+/// # Errors
+/// If the environment doesn't say.
+pub fn telegraf() -> Result<PathBuf> {
+    let variable = "IOTPIPELINE_TELEGRAF_BIN";
+    let path = std::env::var_os(variable);
+    path.map(PathBuf::from)
+        .with_context(|| format!("{variable} is not set: run this through `cargo xtask bench`"))
+}
+
 /// Where the cluster's kubeconfig is.
 pub fn kubeconfig_path() -> PathBuf {
     std::env::var_os("KUBECONFIG").map_or_else(|| repository("target/cluster/kubeconfig"), PathBuf::from)

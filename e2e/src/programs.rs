@@ -22,12 +22,8 @@ pub struct Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Ok(log) = std::fs::read_to_string(self.directory.path().join("log"))
-        {
-            let lines: Vec<&str> = log.lines().collect();
-            let last = lines[lines.len().saturating_sub(20)..].join("\n");
-            eprintln!("-- {}\n{last}", self.program.display());
+        if std::thread::panicking() {
+            eprintln!("-- {}\n{}", self.program.display(), self.log(20));
         }
     }
 }
@@ -59,6 +55,16 @@ impl Program {
             .with_context(|| format!("can't start {}", self.program.display()))?;
         *self.child.lock().await = Some(child);
         Ok(())
+    }
+
+    /// The process' id, while it runs.
+    pub async fn process_id(&self) -> Option<u32> {
+        self.child.lock().await.as_ref().and_then(Child::id)
+    }
+
+    /// The end of its log.
+    pub fn log(&self, lines: usize) -> String {
+        self.directory.log(lines)
     }
 
     /// Sends a signal by its name. One that has ended gets none.

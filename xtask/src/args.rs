@@ -8,6 +8,9 @@ usage: cargo xtask COMMAND
   test [--fast]                every test; --fast leaves out what needs Docker
   soak [--seeds N] [--seed S]  faults at random between bridge, broker and database: N seeds (1000) from S on
                                (otherwise from one that is printed); what was acknowledged is stored once
+  bench [bridge] [--rounds N] [--row NAME] [--quick]
+                               the bridge beside Telegraf: CPU, memory, messages a second, latency, N times (3)
+                               each; of one row, or of those whose names begin so; --quick: once, few messages
   cluster up|down|status       a local Kubernetes cluster (kind), kubeconfig in target/cluster/
   images                       builds the project's images, and loads them into the cluster if it runs
   install                      cluster, images, and the operator by its chart
@@ -24,6 +27,9 @@ environment:
 /// How many seeds a soak runs if nobody says: not quite an hour on 2 cores.
 const SEEDS: u64 = 1_000;
 
+/// How often each is measured if nobody says.
+const ROUNDS: u64 = 3;
+
 /// A parsed command line.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Command {
@@ -31,6 +37,7 @@ pub(crate) enum Command {
     Demo { down: bool, name: Option<String> },
     Test { fast: bool, name: Option<String> },
     Soak { seeds: u64, seed: Option<u64> },
+    Bench { rounds: u64, row: Option<String>, quick: bool },
     Cluster { action: ClusterAction, name: Option<String> },
     Images { name: Option<String> },
     Install { name: Option<String> },
@@ -54,7 +61,7 @@ impl Command {
             | Self::Cluster { name, .. }
             | Self::Images { name }
             | Self::Install { name } => name.as_deref(),
-            Self::Help | Self::Generate | Self::Soak { .. } => None,
+            Self::Help | Self::Generate | Self::Soak { .. } | Self::Bench { .. } => None,
         }
     }
 }
@@ -64,12 +71,15 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
     let mut words = Vec::new();
     let mut flags = Vec::new();
     let (mut name, mut seeds, mut seed) = (None, None, None);
+    let (mut rounds, mut row) = (None, None);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--name" => name = Some(valid_name(rest.next().ok_or("--name needs a value")?)?),
             "--seeds" => seeds = Some(number("--seeds", rest.next())?),
             "--seed" => seed = Some(number("--seed", rest.next())?),
+            "--rounds" => rounds = Some(number("--rounds", rest.next())?),
+            "--row" => row = Some(rest.next().ok_or("--row needs a name")?.clone()),
             "-h" | "--help" => return Ok(Command::Help),
             flag if flag.starts_with('-') => flags.push(flag),
             word => words.push(word),
@@ -80,6 +90,11 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
         ["demo"] => Command::Demo { down: take(&mut flags, "--down"), name },
         ["test"] => Command::Test { fast: take(&mut flags, "--fast"), name },
         ["soak"] => Command::Soak { seeds: seeds.take().unwrap_or(SEEDS), seed: seed.take() },
+        ["bench"] | ["bench", "bridge"] => {
+            let quick = take(&mut flags, "--quick");
+            let rounds = rounds.take().unwrap_or(if quick { 1 } else { ROUNDS });
+            Command::Bench { rounds, row: row.take(), quick }
+        }
         ["cluster", "up"] => Command::Cluster { action: ClusterAction::Up, name },
         ["cluster", "down"] => Command::Cluster { action: ClusterAction::Down, name },
         ["cluster", "status"] => Command::Cluster { action: ClusterAction::Status, name },
@@ -88,9 +103,9 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
         ["generate"] => Command::Generate,
         other => return Err(format!("no such command: {}", other.join(" "))),
     };
-    if seeds.is_some() || seed.is_some() {
-        flags.push(if seeds.is_some() { "--seeds" } else { "--seed" });
-    }
+    let given = [("--seeds", seeds.is_some()), ("--seed", seed.is_some()), ("--rounds", rounds.is_some())];
+    let untaken = given.into_iter().chain([("--row", row.is_some())]).filter(|(_, given)| *given);
+    flags.extend(untaken.map(|(option, _)| option));
     match flags.first() {
         Some(flag) => Err(format!("no such option here: {flag}")),
         None => Ok(command),
@@ -135,6 +150,11 @@ mod tests {
         );
         assert_eq!(parsed("soak --seed 7"), Ok(Command::Soak { seeds: SEEDS, seed: Some(7) }));
         assert_eq!(parsed("--seeds 3 soak"), Ok(Command::Soak { seeds: 3, seed: None }));
+        assert_eq!(
+            parsed("bench bridge --row json4-qos1 --rounds 5"),
+            Ok(Command::Bench { rounds: 5, row: Some("json4-qos1".into()), quick: false })
+        );
+        assert_eq!(parsed("bench --quick"), Ok(Command::Bench { rounds: 1, row: None, quick: true }));
         assert_eq!(parsed(""), Ok(Command::Help));
     }
 
@@ -143,6 +163,8 @@ mod tests {
         assert!(parsed("demo --fast").is_err());
         assert!(parsed("test --seeds 3").is_err());
         assert!(parsed("soak --seeds many").is_err());
+        assert!(parsed("soak --rounds 3").is_err());
+        assert!(parsed("bench operator").is_err());
         assert!(parsed("cluster").is_err());
         assert!(parsed("images --name").is_err());
         assert!(parsed("images --name ../x").is_err());

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use crate::args::{ClusterAction, Command};
 use crate::context::Context;
-use crate::parts;
+use crate::parts::{self, telegraf};
 use crate::paths::Paths;
 use crate::progress::{Progress, Step};
-use crate::{Result, chart, checks, cluster, demo, images, soak};
+use crate::{Result, bench, chart, checks, cluster, demo, images, soak};
 
 /// What is said before the first step that may take long.
 const NEEDS: &str = "\
@@ -25,6 +25,7 @@ pub(crate) fn run(command: &Command) -> ExitCode {
         }
         Command::Demo { down: false, .. } => show(command),
         Command::Soak { seeds, seed } => endure(command, *seeds, *seed),
+        Command::Bench { rounds, row, quick } => compare(command, *rounds, row.as_deref(), *quick),
         other => list(other),
     };
     match done {
@@ -51,6 +52,7 @@ fn steps(command: &Command) -> (&'static str, Vec<&'static Step>) {
         Command::Install { .. } => ("install", with_parts(&installed)),
         Command::Demo { .. } => ("demo", [with_parts(&installed), vec![&demo::COMPILE]].concat()),
         Command::Soak { .. } => ("soak", with_parts(&[&soak::COMPILE])),
+        Command::Bench { .. } => ("bench", with_parts(&[&telegraf::STEP, &bench::COMPILE])),
         Command::Generate => ("generate", vec![&checks::GENERATE]),
         Command::Test { fast: true, .. } => ("test", fast_checks()),
         Command::Test { fast: false, .. } => ("test", [fast_checks(), with_parts(&full_checks())].concat()),
@@ -111,6 +113,17 @@ fn endure(command: &Command, seeds: u64, seed: Option<u64>) -> Result<()> {
     progress.run(&mut context, &steps)?;
     println!("\nReady after {}. A seed takes about 3 s, and two run at a time.\n", progress.elapsed());
     soak::run(&context, seeds, seed)
+}
+
+/// Prints a table, and writes it to a file.
+fn compare(command: &Command, rounds: u64, row: Option<&str>, quick: bool) -> Result<()> {
+    println!("cargo xtask bench: the bridge and Telegraf in turn, under the same load.\n{NEEDS}\n");
+    let mut context = context(command)?;
+    let (name, steps) = steps(command);
+    let mut progress = Progress::new(context.paths.logs(name));
+    progress.run(&mut context, &steps)?;
+    println!("\nReady after {}. All rows take about 4 minutes a round on 2 cores.\n", progress.elapsed());
+    bench::run(&context, rounds, row, quick)
 }
 
 /// The last line is `N passed, N failed`, whatever happened before.

@@ -3,9 +3,10 @@
 //! Reading guide: `command` holds the lists; `progress` runs a list and shows it; `context` is what
 //! steps share. Then one file per subject: `parts` (what the cluster is made of, pulled or built),
 //! `cluster`, `images` (our own), `chart`, `checks` (the tests), `demo`,
-//! `soak`.
+//! `soak` and `bench` with `released` (what both compile).
 
 mod args;
+mod bench;
 mod cargo;
 mod chart;
 mod checks;
@@ -20,6 +21,7 @@ mod parts;
 mod paths;
 mod process;
 mod progress;
+mod released;
 mod soak;
 
 use std::process::ExitCode;

@@ -188,17 +188,18 @@ fn channel(file: &str) -> Option<&str> {
 }
 
 /// Go in a module's folder. Versions are what go.sum says; the checkout's state is nobody's business.
-fn go(module: &Path) -> Command {
+pub(super) fn go(module: &Path) -> Command {
     let mut command = Command::new("go");
     command.current_dir(module).env("GOFLAGS", "-mod=readonly -buildvcs=false").env("GOWORK", "off");
     command
 }
 
-fn require_go() -> Result<()> {
+pub(super) fn require_go() -> Result<()> {
     match which("go") {
         Some(_) => Ok(()),
         None => Err(
-            "Go is needed to build kind, helm and kubectl: install it (or those three), then run this again"
+            "Go is needed to build what can't be pulled: install it, then run this again (kind, helm and \
+             kubectl are taken from PATH if they are there)"
                 .into(),
         ),
     }
