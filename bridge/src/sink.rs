@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::bridge_config::DatabaseConfig;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -16,6 +17,7 @@ use crate::batch::Batch;
 use crate::database::{Answer, Database, named_line};
 use crate::health::Health;
 use crate::metrics::{ReasonLabel, RouteLabel, SideName};
+use crate::table::Table;
 
 /// A database that has answered is asked again after this long without a write.
 const PROBE_READY: Duration = Duration::from_secs(3);
@@ -59,6 +61,7 @@ impl Sink {
             backoff: Backoff::new(Duration::from_millis(100), LAST_WAIT),
             ready: false,
             not_before: Instant::now(),
+            counters: Counters::default(),
         };
         tokio::spawn(worker.run(batch_receiver, outcome_sender));
         Self { batches, outcomes, config, busy: false }
@@ -103,6 +106,17 @@ struct Worker {
     ready: bool,
     /// The server asked not to be asked before.
     not_before: Instant,
+    counters: Counters,
+}
+
+/// Counters of the routes of one table, at their places there. To look one up by its name for each batch
+/// costs more, with many routes, than to store what they have in it.
+#[derive(Default)]
+struct Counters {
+    table: Arc<Table>,
+    by_route: Vec<Option<Counter>>,
+    /// Points of one batch; kept for its memory.
+    counts: Vec<u64>,
 }
 
 impl Worker {
@@ -232,17 +246,28 @@ impl Worker {
         self.health.metrics.writes.get_or_create(&ReasonLabel { reason }).inc();
     }
 
-    fn count_stored(&self, batch: &Batch, refused: &[(usize, String)]) {
-        let mut counts = vec![0_u64; batch.table.routes().len()];
+    fn count_stored(&mut self, batch: &Batch, refused: &[(usize, String)]) {
+        let Counters { table, by_route, counts } = &mut self.counters;
+        let routes = batch.table.routes();
+        if !Arc::ptr_eq(table, &batch.table) {
+            *table = Arc::clone(&batch.table);
+            by_route.clear();
+            by_route.resize(routes.len(), None);
+        }
+        counts.clear();
+        counts.resize(routes.len(), 0);
         let mut culprits = refused.iter().map(|(place, _)| *place).peekable();
         for (place, point) in batch.points().enumerate() {
             if culprits.next_if_eq(&place).is_none() {
                 counts[point.route] += 1;
             }
         }
-        for (route, count) in batch.table.routes().iter().zip(counts).filter(|(_, count)| *count > 0) {
-            let label = RouteLabel { route: route.name.clone() };
-            self.health.metrics.points_stored.get_or_create(&label).inc_by(count);
+        for (place, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let counter = by_route[place].get_or_insert_with(|| {
+                let label = RouteLabel { route: routes[place].name.clone() };
+                self.health.metrics.points_stored.get_or_create(&label).clone()
+            });
+            counter.inc_by(*count);
         }
     }
 }

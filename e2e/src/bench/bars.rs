@@ -36,6 +36,8 @@ const FASTER: (&str, f64) = ("number-qos0", 2.4);
 const MEMORY_PART: f64 = 5.0;
 const MEMORY_MIB: f64 = 16.0;
 const LATENCY: (&str, f64) = ("latency-1000", 100.0);
+/// How fast what has gathered during an outage is stored, as a part of what is stored without one.
+const DRAIN: (&str, &str, f64) = ("outage", "number-qos1", 0.8);
 /// Pairs of rows that should cost the same, but for a fifth.
 const GROWTH: [(&str, &str); 2] = [("routes-1", "routes-1000"), ("topics-10", "topics-100000")];
 const GROWS: f64 = 20.0;
@@ -63,6 +65,15 @@ pub fn bars(rows: &[RowReport]) -> Vec<Bar> {
             let measured = latency.latency_p99_milliseconds;
             bars.push(Bar::at_most(name, "ms from publishing to storing, 99 in 100", measured, LATENCY.1));
         }
+    }
+    if let (Some(after), Some(without)) = (ours(rows, DRAIN.0), ours(rows, DRAIN.1)) {
+        let measured = after.messages_per_second / without.messages_per_second;
+        bars.push(Bar::at_least(
+            DRAIN.0,
+            &format!("times the messages a second of {}", DRAIN.1),
+            measured,
+            DRAIN.2,
+        ));
     }
     for (small, large) in GROWTH {
         if let (Some(few), Some(many)) = (ours(rows, small), ours(rows, large)) {
@@ -117,7 +128,7 @@ mod tests {
 
     #[test]
     fn every_bar_is_of_a_row_that_there_is() {
-        let all = CPU.iter().map(|(name, _)| *name).chain([FASTER.0, LATENCY.0]);
+        let all = CPU.iter().map(|(name, _)| *name).chain([FASTER.0, LATENCY.0, DRAIN.0, DRAIN.1]);
         for name in all.chain(GROWTH.into_iter().flat_map(|(small, large)| [small, large])) {
             assert!(ROWS.iter().any(|row| row.name == name), "{name}");
         }

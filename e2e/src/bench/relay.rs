@@ -6,6 +6,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -19,6 +20,7 @@ use tokio::task::JoinHandle;
 pub struct Relay {
     /// Where it listens, on 127.0.0.1.
     pub port: u16,
+    away: Arc<AtomicBool>,
     writes: Arc<Mutex<Writes>>,
     accept: JoinHandle<()>,
 }
@@ -53,15 +55,21 @@ impl Relay {
     pub async fn start(database_port: u16) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
-        let writes = Arc::<Mutex<Writes>>::default();
-        let shared = Arc::clone(&writes);
+        let (away, writes) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Writes>>::default());
+        let shared = (Arc::clone(&away), Arc::clone(&writes));
         let accept = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 // A connection that breaks is its client's affair.
-                tokio::spawn(carry(client, database_port, Arc::clone(&shared)));
+                let (away, writes) = shared.clone();
+                tokio::spawn(carry(client, database_port, away, writes));
             }
         });
-        Ok(Self { port, writes, accept })
+        Ok(Self { port, away, writes, accept })
+    }
+
+    /// Answers for a database that is away, or no longer: with 503, and without passing anything on.
+    pub fn is_away(&self, away: bool) {
+        self.away.store(away, Ordering::Relaxed);
     }
 
     /// Forgets what it has noted, and keeps lines from now on, or not.
@@ -113,12 +121,22 @@ fn decompress(body: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// One connection, to its end.
-async fn carry(mut client: TcpStream, database_port: u16, writes: Arc<Mutex<Writes>>) -> io::Result<()> {
+async fn carry(
+    mut client: TcpStream,
+    database_port: u16,
+    away: Arc<AtomicBool>,
+    writes: Arc<Mutex<Writes>>,
+) -> io::Result<()> {
     let mut database = TcpStream::connect(("127.0.0.1", database_port)).await?;
     client.set_nodelay(true)?;
     database.set_nodelay(true)?;
     let (mut request, mut answer) = (Vec::new(), Vec::new());
     while let Some(asked) = whole(&mut client, &mut request).await? {
+        if away.load(Ordering::Relaxed) {
+            client.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n").await?;
+            request.drain(..asked.length);
+            continue;
+        }
         database.write_all(&request[..asked.length]).await?;
         let Some(answered) = whole(&mut database, &mut answer).await? else { break };
         let at = Instant::now();

@@ -24,6 +24,9 @@ pub struct Sample {
     /// From publishing to storing, where messages were paced.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub latency: Option<Latency>,
+    /// The broker's memory for each message that waited there, in bytes, where the database was away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broker_bytes: Option<f64>,
 }
 
 /// From publishing to storing.
@@ -64,6 +67,7 @@ impl Sample {
             cpu_microseconds: cost.as_secs_f64() * 1e6 / messages,
             peak_memory_mib: peak_memory_kib as f64 / 1_024.0,
             latency,
+            broker_bytes: None,
         }
     }
 
@@ -83,6 +87,9 @@ impl Sample {
                 latency_p50_milliseconds: latency(|all| all.latency_p50_milliseconds),
                 latency_p99_milliseconds: latency(|all| all.latency_p99_milliseconds),
             }),
+            broker_bytes: samples[0]
+                .broker_bytes
+                .map(|_| median(samples.iter().filter_map(|sample| sample.broker_bytes).collect())),
         }
     }
 }

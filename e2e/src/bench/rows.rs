@@ -39,6 +39,8 @@ pub struct Row {
     pub topics: u64,
     /// Taken by how many routes.
     pub routes: u64,
+    /// Whether the database is away until all messages are published.
+    pub outage: bool,
     /// Who is measured.
     pub subjects: &'static [Subject],
 }
@@ -55,11 +57,12 @@ const NUMBER: Row = Row {
     messages: 200_000,
     topics: 3_000,
     routes: 1,
+    outage: false,
     subjects: ALL,
 };
 
 /// All rows. What the last four measure should stay the same from one of a pair to the other.
-pub const ROWS: [Row; 10] = [
+pub const ROWS: [Row; 11] = [
     NUMBER,
     Row { name: "number-qos0", qos: 0, messages: 600_000, ..NUMBER },
     Row { name: "json4-qos1", payload: Payload::Json, messages: 150_000, subjects: BOTH, ..NUMBER },
@@ -73,6 +76,7 @@ pub const ROWS: [Row; 10] = [
         ..NUMBER
     },
     Row { name: "latency-1000", pace: Pace::Rate(1_000), messages: 8_000, subjects: BOTH, ..NUMBER },
+    Row { name: "outage", outage: true, messages: 400_000, subjects: OURS, ..NUMBER },
     Row { name: "routes-1", subjects: OURS, ..NUMBER },
     Row { name: "routes-1000", routes: 1_000, subjects: OURS, ..NUMBER },
     Row { name: "topics-10", topics: 10, subjects: OURS, ..NUMBER },

@@ -13,7 +13,7 @@ use crate::bench::relay::Relay;
 use crate::bench::report::{Latency, Sample};
 use crate::bench::rows::{Pace, Payload, Row};
 use crate::bench::subjects::{Floor, Place, Storing, Subject};
-use crate::bench::usage::{peak_memory, processor_time};
+use crate::bench::usage::{memory, peak_memory, processor_time};
 use crate::conditions::eventually_true;
 use crate::influx::{Influx, Value};
 use crate::mqtt::Client;
@@ -92,14 +92,27 @@ impl Bench {
         let process = subject.process_id().await?;
         let before = processor_time(process)?;
         let mut publish = publish(generator, place.broker);
+        let mut backlog = None;
+        if row.outage {
+            let broker = self.parts.broker.process_id().await?;
+            let empty = memory(broker)?;
+            self.relay.is_away(true);
+            (&mut publish).await??;
+            let bytes = memory(broker)?.saturating_sub(empty) * 1_024;
+            backlog = Some((Instant::now(), bytes as f64 / row.messages as f64));
+            self.relay.is_away(false);
+            publish = tokio::spawn(async { Ok(Published { since: Instant::now(), times: Vec::new() }) });
+        }
         let end = self.follow(&mut publish, process, place, row).await?;
         let published = publish.await??;
         let latency = match row.pace {
             Pace::Full => None,
             Pace::Rate(_) => Some(self.latency(&published)?),
         };
-        let (took, cost) = (end.stored - published.since, end.processor_time - before);
-        Ok(Sample::new(row.messages, end.count, took, cost, peak_memory(process)?, latency))
+        let since = backlog.map_or(published.since, |(back, _)| back);
+        let (took, cost) = (end.stored - since, end.processor_time - before);
+        let sample = Sample::new(row.messages, end.count, took, cost, peak_memory(process)?, latency);
+        Ok(Sample { broker_bytes: backlog.map(|(_, bytes)| bytes), ..sample })
     }
 
     /// Waits until everything is stored, or at QoS 0 nothing more is.

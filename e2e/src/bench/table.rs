@@ -13,7 +13,7 @@ struct Column {
     more_is_better: bool,
 }
 
-const COLUMNS: [Column; 5] = [
+const COLUMNS: [Column; 6] = [
     Column { head: "messages/s", figure: |sample| Some(sample.messages_per_second), more_is_better: true },
     Column { head: "CPU µs each", figure: |sample| Some(sample.cpu_microseconds), more_is_better: false },
     Column { head: "peak MiB", figure: |sample| Some(sample.peak_memory_mib), more_is_better: false },
@@ -27,6 +27,8 @@ const COLUMNS: [Column; 5] = [
         figure: |sample| Some(sample.latency?.latency_p99_milliseconds),
         more_is_better: false,
     },
+    // In the broker, for each message that waits.
+    Column { head: "queue B", figure: |sample| sample.broker_bytes, more_is_better: false },
 ];
 
 /// Two figures nearer to each other than this are called equal: rounds differ by more.

@@ -32,10 +32,22 @@ fn first_number(text: &str) -> Option<u64> {
 /// # Errors
 /// If there is no such process.
 pub fn peak_memory(process: u32) -> Result<u64> {
+    status(process, "VmHWM:")
+}
+
+/// The memory that a process has at this moment, in KiB.
+///
+/// # Errors
+/// If there is no such process.
+pub fn memory(process: u32) -> Result<u64> {
+    status(process, "VmRSS:")
+}
+
+fn status(process: u32, name: &str) -> Result<u64> {
     let path = format!("/proc/{process}/status");
     let status = fs::read_to_string(&path).with_context(|| path.clone())?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(first_number).with_context(|| format!("{path} has no VmHWM"))
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(first_number).with_context(|| format!("{path} has no {name}"))
 }
 
 #[cfg(test)]
