@@ -122,7 +122,7 @@ fn compare(command: &Command, rounds: u64, row: Option<&str>, quick: bool) -> Re
     let (name, steps) = steps(command);
     let mut progress = Progress::new(context.paths.logs(name));
     progress.run(&mut context, &steps)?;
-    println!("\nReady after {}. All rows take about 4 minutes a round on 2 cores.\n", progress.elapsed());
+    println!("\nReady after {}. All rows take about 2 minutes a round on 2 cores.\n", progress.elapsed());
     bench::run(&context, rounds, row, quick)
 }
 
