@@ -16,7 +16,7 @@ use crate::table::{Message, Table, Written};
 use crate::values::Values;
 
 /// Waiting points of QoS 0, which nobody will send again, may take this much memory.
-const QOS_0_BYTES: usize = 8 << 20;
+const QOS_0_BYTES: usize = 4 << 20;
 
 /// The first stage, and its reused buffers.
 #[derive(Debug, Default)]
