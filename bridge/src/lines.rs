@@ -216,7 +216,7 @@ impl<'r> Reader<'r> {
                 written.push(b',');
             }
             let encode = |source| LineError::Encode { name: name.clone(), source };
-            encode::tag(&mut written, &name).map_err(encode)?;
+            encode::field(&mut written, &name).map_err(encode)?;
             written.push(b'=');
             if self.take(b'"') {
                 let text = self.string()?;

@@ -116,7 +116,7 @@ impl CompiledRoute {
         let (decoder, outline) = Decoder::new(&route.payload, taken).map_err(bad)?;
         let tags = tags(route, levels, &outline).map_err(bad)?;
         let fields = outline.fields.into_iter();
-        let fields = fields.map(|(name, slot)| Ok(Field { key: key(b"", &name)?, slot }));
+        let fields = fields.map(|(name, slot)| Ok(Field { key: key(b"", &name, encode::field)?, slot }));
         let fields = fields.collect::<Result<_, BadText>>().map_err(bad)?;
         let own =
             if route.measurement_captures().next().is_some() { &route.name } else { route.measurement() };
@@ -191,16 +191,18 @@ impl CompiledRoute {
     }
 }
 
-fn written(text: &str, write: fn(&mut Vec<u8>, &str) -> Result<(), EncodeError>) -> Result<Vec<u8>, BadText> {
+type Write = fn(&mut Vec<u8>, &str) -> Result<(), EncodeError>;
+
+fn written(text: &str, write: Write) -> Result<Vec<u8>, BadText> {
     let mut out = Vec::new();
     write(&mut out, text).map_err(|source| BadText { text: text.into(), source })?;
     Ok(out)
 }
 
 /// `name=`, escaped, after something.
-fn key(before: &[u8], name: &str) -> Result<Vec<u8>, BadText> {
+fn key(before: &[u8], name: &str, write: Write) -> Result<Vec<u8>, BadText> {
     let mut key = before.to_vec();
-    key.append(&mut written(name, encode::tag)?);
+    key.append(&mut written(name, write)?);
     key.push(b'=');
     Ok(key)
 }
@@ -209,7 +211,7 @@ fn tags(route: &Route, levels: &[Level], outline: &Outline) -> Result<Vec<Tag>, 
     let measurement: Vec<&str> = route.measurement_captures().collect();
     let mut tags = Vec::new();
     let mut add = |name: &str, source, value: Option<&str>| {
-        let mut key = key(b",", name)?;
+        let mut key = key(b",", name, encode::tag)?;
         if let Some(value) = value {
             key.append(&mut written(value, encode::tag)?);
         }

@@ -104,7 +104,7 @@ impl SparkplugDecoder {
     /// If the name of its field can't be written.
     pub(crate) fn new(sparkplug: &SparkplugPayload, taken: Vec<String>) -> Result<Self, BadText> {
         let mut online = Vec::new();
-        encode::tag(&mut online, &sparkplug.online).map_err(|error| (sparkplug.online.clone(), error))?;
+        encode::field(&mut online, &sparkplug.online).map_err(|error| (sparkplug.online.clone(), error))?;
         online.push(b'=');
         let stores_bad_quality = sparkplug.bad_quality == BadQuality::Store;
         Ok(Self { online, stores_bad_quality, taken })

@@ -240,7 +240,7 @@ impl<'w> Point<'w> {
         for found in self.values.found(self.place) {
             out.push(separator);
             let name = decoder.found_name(found, self.values);
-            encode::tag(out, &name).map_err(|source| DecodeError::Encode { path: name.clone(), source })?;
+            encode::field(out, &name).map_err(|source| DecodeError::Encode { path: name.clone(), source })?;
             out.push(b'=');
             out.extend_from_slice(self.text(&found.value));
             separator = b',';

@@ -187,7 +187,7 @@ impl<'r> Reading<'r> {
         };
         let text = &mut self.values.text;
         let start = text.len();
-        encode::tag(text, name).map_err(|_| LeftOut::Name)?;
+        encode::field(text, name).map_err(|_| LeftOut::Name)?;
         text.push(b'=');
         let name = start..text.len();
         metric::write(datatype, value, text)?;
