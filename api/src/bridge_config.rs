@@ -57,6 +57,12 @@ pub struct MqttConfig {
     /// A PEM file with the certificate authorities to trust instead of the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<String>,
+    /// A PEM file with the bridge's own certificate, then those that signed it. With keyFile, and TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_file: Option<String>,
+    /// A PEM file with the certificate's private key, unencrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
     /// How many messages of QoS 1 and 2 may be on their way into the database; bounds memory.
     #[serde(default = "default_receive_maximum")]
     pub receive_maximum: u16,

@@ -154,7 +154,8 @@ pub struct ExternalBroker {
     ])))]
     pub url: String,
 
-    /// A Secret with the keys username and password. Absent: the bridge connects without.
+    /// A Secret with the keys username and password, or tls.crt and tls.key (a client certificate, for TLS), or
+    /// all four. Absent: the bridge connects without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_secret_ref: Option<SecretName>,
 

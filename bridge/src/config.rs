@@ -63,6 +63,9 @@ pub enum ConfigError {
         /// What it should be.
         expected: &'static str,
     },
+    /// A client certificate can't be used as it is given.
+    #[error("mqtt.certificateFile and mqtt.keyFile {0}")]
+    ClientCertificate(&'static str),
     /// A number is out of its range.
     #[error("{what} can't be {value}: {expected}")]
     Number {
@@ -138,7 +141,16 @@ fn hash(bytes: &[u8]) -> String {
 }
 
 fn check(config: &BridgeConfig) -> Result<(), ConfigError> {
-    broker_address(&config.mqtt.url)?;
+    let address = broker_address(&config.mqtt.url)?;
+    match (&config.mqtt.certificate_file, &config.mqtt.key_file) {
+        (None, None) => {}
+        (Some(_), Some(_)) if address.tls => {}
+        // Without TLS it would never be shown, and who gave it would believe that it was.
+        (Some(_), Some(_)) => {
+            return Err(ConfigError::ClientCertificate("need TLS: write mqtts:// in mqtt.url"));
+        }
+        _ => return Err(ConfigError::ClientCertificate("belong together: give both, or neither")),
+    }
     let url = &config.database.url;
     let parsed = Url::parse(url).ok().filter(|parsed| matches!(parsed.scheme(), "http" | "https"));
     if parsed.is_none() {
@@ -285,6 +297,10 @@ routes:
         assert!(refusal("http://influxdb:8086", "influxdb").starts_with("database.url"));
         assert!(refusal("name: r", "name: r, qos: 3").contains("choose 0, 1 or 2"));
         assert!(refusal("clientId: lab-bridge-0", "clientId: b, receiveMaximum: 0").contains("choose 1 to"));
+        let pair = "clientId: b, certificateFile: /c, keyFile: /k";
+        assert!(refusal("clientId: lab-bridge-0", pair).contains("need TLS: write mqtts://"));
+        let half = "clientId: b, keyFile: /k";
+        assert!(refusal("clientId: lab-bridge-0", half).contains("belong together: give both"));
         assert!(refusal("pipeline: lab", "pipelin: lab").contains("missing field `pipeline`"));
         assert!(refusal("routes:", "routes: [").contains("not YAML"));
     }

@@ -71,6 +71,9 @@ pub enum SourceError {
     /// Nothing came for too long.
     #[error("the broker has been silent for {0} s")]
     Silent(u64),
+    /// The broker wants a client certificate, or another one.
+    #[error("the broker refused the connection: {0}")]
+    Certificate(&'static str),
     /// The broker broke the protocol.
     #[error(transparent)]
     Packet(#[from] PacketError),
@@ -95,7 +98,8 @@ impl SourceError {
                 ConnectReturnCode::BadUserNamePassword
                 | ConnectReturnCode::NotAuthorized
                 | ConnectReturnCode::Banned,
-            ) => "NotAuthorized",
+            )
+            | Self::Certificate(_) => "NotAuthorized",
             Self::Refused(..) => "ConnectionRefused",
             Self::Dial { .. } => "Unreachable",
             Self::Io(_) | Self::Closed(_) => "Disconnected",
@@ -340,7 +344,7 @@ impl Connection {
 async fn connect(config: MqttConfig) -> Result<(Connection, ConnAck), SourceError> {
     let address = broker_address(&config.url)?;
     let login = login(&config)?;
-    let (reader, writer) = dial(&address, config.ca_file.as_deref()).await?;
+    let (reader, writer) = dial(&address, &config).await.map_err(name_refusal)?;
     let now = Instant::now();
     let mut connection = Connection {
         reader,
@@ -357,11 +361,22 @@ async fn connect(config: MqttConfig) -> Result<(Connection, ConnAck), SourceErro
     };
     let connack = timeout(HANDSHAKE_TIMEOUT, connection.shake_hands(&config, login))
         .await
-        .map_err(|_| SourceError::Silent(HANDSHAKE_TIMEOUT.as_secs()))??;
+        .map_err(|_| SourceError::Silent(HANDSHAKE_TIMEOUT.as_secs()))?
+        .map_err(name_refusal)?;
     if let Some(keep_alive) = connack.properties.as_ref().and_then(|all| all.server_keep_alive) {
         connection.keep_alive = Duration::from_secs(keep_alive.max(1).into());
     }
     Ok((connection, connack))
+}
+
+/// With TLS 1.3 a client learns that its certificate is refused when it reads; before, within the handshake.
+fn name_refusal(error: SourceError) -> SourceError {
+    match &error {
+        SourceError::Dial { source, .. } | SourceError::Io(source) => {
+            tls::certificate_refusal(source).map_or(error, SourceError::Certificate)
+        }
+        _ => error,
+    }
 }
 
 fn login(config: &MqttConfig) -> Result<Option<Login>, ConfigError> {
@@ -372,10 +387,10 @@ fn login(config: &MqttConfig) -> Result<Option<Login>, ConfigError> {
 
 type Halves = (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>);
 
-async fn dial(address: &BrokerAddress, ca_file: Option<&str>) -> Result<Halves, SourceError> {
+async fn dial(address: &BrokerAddress, config: &MqttConfig) -> Result<Halves, SourceError> {
     let failed = |source| SourceError::Dial { address: format!("{}:{}", address.host, address.port), source };
     let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, "timed out");
-    let tls = if address.tls { Some(tls::connector(ca_file)?) } else { None };
+    let tls = if address.tls { Some(tls::connector(&config.into())?) } else { None };
     let dial = async {
         let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
         stream.set_nodelay(true)?;
@@ -411,7 +426,8 @@ impl Connection {
         connect
             .write(&None, &login, &mut self.output)
             .map_err(|error| PacketError::Malformed(error.to_string()))?;
-        self.writer.write_all_buf(&mut self.output).await?;
+        // Who refuses a certificate closes at once: whether writing fails or not, what it said is to be read.
+        drop(self.writer.write_all_buf(&mut self.output).await);
         loop {
             if let Some(frame) = self.take_frame()? {
                 let Incoming::Other(packet) = packet::parse(&frame)? else {

@@ -69,6 +69,8 @@ impl Bridge {
                 username_file: None,
                 password_file: None,
                 ca_file: None,
+                certificate_file: None,
+                key_file: None,
                 receive_maximum: 2_000,
                 keep_alive_seconds: 10,
                 session_expiry_seconds: 3_600,

@@ -1,5 +1,6 @@
 //! Spec + observed → [`Plan`], or why not. Pure: what takes a plan cannot fail.
 
+mod external_broker;
 mod given;
 mod refusal;
 mod requirements;
@@ -16,6 +17,7 @@ use crate::credentials::Credentials;
 use crate::observe::Observed;
 use crate::resources::names::{Component, Names};
 
+pub use external_broker::ExternalBroker;
 use given::Given;
 pub use given::given_secrets;
 pub use refusal::Refusal;
@@ -122,16 +124,6 @@ pub struct User {
     pub subscribe: Vec<TopicFilter>,
 }
 
-/// A broker that is not the operator's.
-pub struct ExternalBroker {
-    /// Its address.
-    pub url: String,
-    /// User name and password.
-    pub credentials: Option<(String, String)>,
-    /// The certificate authority to trust.
-    pub ca: Option<String>,
-}
-
 /// The database, and what is stored where.
 pub struct Database {
     /// The organization's name.
@@ -218,14 +210,7 @@ impl Plan {
         let given = Given(&observed.given);
         let broker = match &spec.broker.external {
             None => Broker::Managed(managed_broker(&spec.broker, &names, observed, config)?),
-            Some(external) => Broker::External(ExternalBroker {
-                url: external.url.clone(),
-                credentials: given.login(
-                    external.credentials_secret_ref.as_ref(),
-                    "broker.external.credentialsSecretRef",
-                )?,
-                ca: given.optional(external.ca_secret_ref.as_ref(), "broker.external.caSecretRef")?,
-            }),
+            Some(external) => Broker::External(ExternalBroker::new(external, &given)?),
         };
         let dashboard = match &spec.dashboard {
             None => None,

@@ -2,7 +2,7 @@
 
 mod support;
 
-use iotpipeline_operator::plan::{Plan, Refusal};
+use iotpipeline_operator::plan::{Broker, Plan, Refusal};
 use iotpipeline_operator::resources::{Tokens, desired};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use support::{Case, config, tokens};
@@ -37,6 +37,47 @@ fn a_key_that_is_missing_or_empty_is_named() {
         assert_eq!(refusal.reason(), "SecretIncomplete", "{data}");
         assert!(refusal.to_string().starts_with("the Secret s has no key k"), "{refusal}");
     }
+}
+
+fn external_broker(url: &str, data: &str) -> String {
+    format!(
+        "{{broker: {{external: {{url: '{url}', credentialsSecretRef: {{name: s}}}}}}, {ROUTES}}}\n---\n\
+         metadata: {{name: s}}\nstringData: {data}"
+    )
+}
+
+#[test]
+fn a_client_certificate_without_its_key_or_without_tls_is_refused() {
+    let half = refusal(&external_broker("mqtts://b", "{tls.crt: x, username: u, password: p}"));
+    assert_eq!(half.reason(), "SecretIncomplete");
+    let expected = "the Secret s has tls.crt and no tls.key, or it is empty or not text: a client certificate needs \
+                    both, so add tls.key, or remove tls.crt (broker.external.credentialsSecretRef names it)";
+    assert_eq!(half.to_string(), expected);
+    let other = refusal(&external_broker("mqtts://b", "{tls.key: x, tls.crt: ''}"));
+    assert!(other.to_string().starts_with("the Secret s has tls.key and no tls.crt"), "{other}");
+    let bare = refusal(&external_broker("mqtt://b", "{tls.crt: x, tls.key: y}"));
+    assert_eq!(bare.reason(), "InvalidSpec");
+    assert!(bare.to_string().contains("to mqtt://b is without TLS: write mqtts://"), "{bare}");
+}
+
+#[test]
+fn a_client_certificate_stands_alone_but_half_a_login_does_not() {
+    let plan = |data: &str| {
+        let case = Case::parse(&format!("{HEAD}{}", external_broker("mqtts://b", data)));
+        Plan::new(&case.pipeline, &case.observed, &config()).map(|plan| match plan.broker {
+            Broker::External(external) => (external.login, external.certificate.is_some()),
+            Broker::Managed(_) => panic!("the broker is external"),
+        })
+    };
+    assert_eq!(plan("{tls.crt: x, tls.key: y}").expect("a plan"), (None, true));
+    let login = Some(("u".to_owned(), "p".to_owned()));
+    let both = "{tls.crt: x, tls.key: y, username: u, password: p}";
+    assert_eq!(plan(both).expect("a plan"), (login.clone(), true));
+    assert_eq!(plan("{username: u, password: p}").expect("a plan"), (login, false));
+    let half = plan("{tls.crt: x, tls.key: y, username: u}").expect_err("half a login");
+    assert!(half.to_string().starts_with("the Secret s has no key password"), "{half}");
+    let nothing = plan("{other: x}").expect_err("nothing to connect with");
+    assert!(nothing.to_string().starts_with("the Secret s has no key username"), "{nothing}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A fake broker and a fake InfluxDB: they do on demand what real ones do rarely. Real ones are
 //! tested against in the workspace's e2e crate.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -55,8 +56,8 @@ impl FakeBroker {
         Self { listener: TcpListener::bind("127.0.0.1:0").await.expect("a port") }
     }
 
-    fn url(&self) -> String {
-        format!("mqtt://{}", self.listener.local_addr().expect("an address"))
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("an address")
     }
 
     /// Takes a connection up to its CONNECT, and answers that.
@@ -361,15 +362,19 @@ impl Drop for Bridge {
 impl Bridge {
     /// Starts a bridge with these routes.
     pub(crate) async fn start(broker: &FakeBroker, influx: &FakeInflux, routes: &str) -> Self {
+        Self::connect(&format!("url: 'mqtt://{}'", broker.address()), influx, routes).await
+    }
+
+    /// Starts a bridge that finds its broker by these settings.
+    pub(crate) async fn connect(mqtt: &str, influx: &FakeInflux, routes: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("bridge-faults-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&directory).expect("a directory");
         let token = directory.join("token");
         let base = format!(
-            "pipeline: lab\nmqtt: {{url: '{}', clientId: lab-bridge, keepAliveSeconds: 1}}\n\
+            "pipeline: lab\nmqtt: {{{mqtt}, clientId: lab-bridge, keepAliveSeconds: 1}}\n\
              database: {{url: '{}', organization: lab, bucket: mesure, tokenFile: '{}'}}\nroutes:\n",
-            broker.url(),
             influx.url,
             token.display()
         );

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs)]
 
+mod certificates;
 mod complaints;
 mod fakes;
 mod rebirth;

@@ -42,16 +42,21 @@ impl Given<'_> {
             let (name, field) = refused();
             Refusal::NoSecret { name, field }
         })?;
-        let value = secret.data.as_ref().and_then(|data| data.get(&key.key));
-        // Files and `kubectl create secret --from-file` end in a line break that nobody means.
-        value
-            .and_then(|bytes| std::str::from_utf8(&bytes.0).ok())
-            .map(|text| text.trim_end_matches(['\n', '\r']).to_owned())
-            .filter(|text| !text.is_empty())
-            .ok_or_else(|| {
-                let (name, field) = refused();
-                Refusal::NoKey { name, key: key.key.clone(), field }
-            })
+        text_of(secret, &key.key).ok_or_else(|| {
+            let (name, field) = refused();
+            Refusal::NoKey { name, key: key.key.clone(), field }
+        })
+    }
+
+    /// The text under a key, if the Secret exists and has one there.
+    pub(super) fn text(&self, name: &str, key: &str) -> Option<String> {
+        text_of(self.0.get(name)?, key)
+    }
+
+    /// Whether the Secret exists and has the key, whatever is there.
+    pub(super) fn has(&self, name: &str, key: &str) -> bool {
+        let data = self.0.get(name).and_then(|secret| secret.data.as_ref());
+        data.is_some_and(|data| data.contains_key(key))
     }
 
     pub(super) fn optional(&self, key: Option<&SecretKey>, field: &str) -> Result<Option<String>, Refusal> {
@@ -67,4 +72,11 @@ impl Given<'_> {
         let key = |key: &str| SecretKey { name: secret.name.clone(), key: key.into() };
         Ok(Some((self.value(&key("username"), field)?, self.value(&key("password"), field)?)))
     }
+}
+
+fn text_of(secret: &Secret, key: &str) -> Option<String> {
+    let text = std::str::from_utf8(&secret.data.as_ref()?.get(key)?.0).ok()?;
+    // Files and `kubectl create secret --from-file` end in a line break that nobody means.
+    let text = text.trim_end_matches(['\n', '\r']);
+    (!text.is_empty()).then(|| text.to_owned())
 }

@@ -29,6 +29,30 @@ pub enum Refusal {
         /// The field that names it.
         field: String,
     },
+    /// A certificate without its key, or the other way round.
+    #[error(
+        "the Secret {name} has {present} and no {missing}, or it is empty or not text: a client certificate needs \
+         both, so add {missing}, or remove {present} (broker.external.credentialsSecretRef names it)"
+    )]
+    HalfCertificate {
+        /// The Secret's name.
+        name: String,
+        /// The key that is there.
+        present: &'static str,
+        /// The key that is not.
+        missing: &'static str,
+    },
+    /// A client certificate that would never be shown.
+    #[error(
+        "the Secret {name} has a client certificate, and a connection to {url} is without TLS: write mqtts:// in \
+         broker.external.url, or remove tls.crt and tls.key"
+    )]
+    CertificateWithoutTls {
+        /// The Secret's name.
+        name: String,
+        /// The broker's address.
+        url: String,
+    },
     /// Resources that Kubernetes would not take.
     #[error("{field}: {quantity:?} is no quantity: write a number with a unit, such as 100m or 128Mi")]
     Quantity {
@@ -55,10 +79,11 @@ impl Refusal {
     pub fn reason(&self) -> &'static str {
         match self {
             Refusal::NoSecret { .. } => "SecretNotFound",
-            Refusal::NoKey { .. } => "SecretIncomplete",
+            Refusal::NoKey { .. } | Refusal::HalfCertificate { .. } => "SecretIncomplete",
             Refusal::Routes(_)
             | Refusal::Retention(_)
             | Refusal::Quantity { .. }
+            | Refusal::CertificateWithoutTls { .. }
             | Refusal::Password(_)
             | Refusal::ControlCharacter { .. } => "InvalidSpec",
         }

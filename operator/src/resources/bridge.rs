@@ -125,9 +125,13 @@ fn credentials(plan: &Plan, token: &str) -> Vec<(&'static str, String)> {
             files.push(("password", plan.bridge_password.clone()));
         }
         Broker::External(external) => {
-            if let Some((username, password)) = &external.credentials {
+            if let Some((username, password)) = &external.login {
                 files.push(("username", username.clone()));
                 files.push(("password", password.clone()));
+            }
+            if let Some((certificate, key)) = &external.certificate {
+                files.push(("broker-client.crt", certificate.clone()));
+                files.push(("broker-client.key", key.clone()));
             }
             files.extend(external.ca.clone().map(|ca| ("broker-ca.crt", ca)));
         }
@@ -142,12 +146,13 @@ fn credentials(plan: &Plan, token: &str) -> Vec<(&'static str, String)> {
 pub fn config(plan: &Plan) -> BridgeConfig {
     let names = &plan.pipeline.names;
     let file = |name: &str| format!("{CREDENTIALS}/{name}");
-    let (url, login, ca) = match &plan.broker {
-        Broker::Managed(_) => (names.broker_url(), true, false),
-        Broker::External(external) => {
-            (external.url.clone(), external.credentials.is_some(), external.ca.is_some())
-        }
+    let (url, external) = match &plan.broker {
+        Broker::Managed(_) => (names.broker_url(), None),
+        Broker::External(external) => (external.url.clone(), Some(external)),
     };
+    let login = external.is_none_or(|external| external.login.is_some());
+    let certificate = external.is_some_and(|external| external.certificate.is_some());
+    let ca = external.is_some_and(|external| external.ca.is_some());
     BridgeConfig {
         pipeline: names.pipeline.clone(),
         mqtt: MqttConfig {
@@ -156,6 +161,8 @@ pub fn config(plan: &Plan) -> BridgeConfig {
             username_file: login.then(|| file("username")),
             password_file: login.then(|| file("password")),
             ca_file: ca.then(|| file("broker-ca.crt")),
+            certificate_file: certificate.then(|| file("broker-client.crt")),
+            key_file: certificate.then(|| file("broker-client.key")),
             receive_maximum: 10_000,
             keep_alive_seconds: 30,
             session_expiry_seconds: 86_400,
