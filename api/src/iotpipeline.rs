@@ -59,12 +59,12 @@ pub struct IoTPipelineSpec {
     pub routes: Vec<Route>,
 }
 
-/// The MQTT broker: managed (storage, users, image, resources) or external.
+/// The MQTT broker: managed (storage, queue, users, image, resources) or external.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("!has(self.external) || !(has(self.storage) || has(self.users) || has(self.image) || has(self.resources))",
-     "a broker is managed or external: remove external, or else storage, users, image and resources"),
+    ("!has(self.external) || !(has(self.storage) || has(self.queue) || has(self.users) || has(self.image) || has(self.resources))",
+     "a broker is managed or external: remove external, or else storage, queue, users, image and resources"),
     ("!has(oldSelf.storage) || has(self.storage) || has(self.external)",
      "storage can't be removed, since the volume has its size: keep it"),
     ("has(oldSelf.storage) || !has(self.storage) || has(oldSelf.external) || quantity(self.storage.size).compareTo(quantity('1Gi')) >= 0",
@@ -74,6 +74,15 @@ pub struct Broker {
     /// The volume for sessions and for messages that wait. Absent: 1Gi of the default storage class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,
+
+    /// How many bytes of payload may wait for a client that is away or slow, as the bridge is while the database is
+    /// away. Above it, new messages for that client are acknowledged and dropped. Absent: what fits into the
+    /// broker's memory, at about 440 bytes for a small message. Example: 1Gi
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = rules(&[
+        ("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))", "not a size: write a number with a unit, such as 1Gi"),
+    ])))]
+    pub queue: Option<String>,
 
     /// Who may connect, and what each may do. Nobody else can: there is no anonymous access.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -15,8 +15,9 @@ use crate::sparkplug::{Ignored, LeftOutCounts};
 use crate::table::{Message, Table, Written};
 use crate::values::Values;
 
-/// Waiting points of QoS 0, which nobody will send again, may take this much memory.
-const QOS_0_BYTES: usize = 4 << 20;
+/// Waiting points of QoS 0, which nobody will send again, may take this much memory. Only a database that is
+/// away comes to it: for one that is slow, reading pauses before.
+const QOS_0_BYTES: usize = 8 << 20;
 
 /// The first stage, and its reused buffers.
 #[derive(Debug, Default)]

@@ -102,6 +102,8 @@ pub struct ManagedBroker {
     pub reloader: ImageReference,
     /// The volume.
     pub volume: Volume,
+    /// How many bytes of payload may wait for a client; 0 for any number.
+    pub queue_bytes: u64,
     /// Who may connect.
     pub users: Vec<User>,
 }
@@ -305,6 +307,7 @@ fn managed_broker(
         },
         reloader: config.image_of(&config.image, None),
         volume: volume(broker.storage.as_ref(), "1Gi", &names.of_part(Component::Broker), observed),
+        queue_bytes: requirements::bytes(broker.queue.as_deref(), "broker.queue")?,
         users,
     })
 }

@@ -8,6 +8,14 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::Refusal;
 
+/// A size in bytes; 0 if none is given.
+pub(super) fn bytes(size: Option<&str>, field: &str) -> Result<u64, Refusal> {
+    let Some(size) = size else { return Ok(0) };
+    let bytes = crate::compare::nanos(size).map(|nanos| nanos / 1_000_000_000);
+    let refusal = || Refusal::Quantity { field: field.into(), quantity: size.into() };
+    bytes.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0).ok_or_else(refusal)
+}
+
 /// What the pipeline asks for, or else small requests and no limits.
 pub(super) fn resources(
     wanted: Option<&iotpipeline::Resources>,

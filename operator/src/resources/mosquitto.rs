@@ -41,7 +41,7 @@ pub fn desired(plan: &Plan, broker: &ManagedBroker) -> BrokerObjects {
         secret: secret(
             part_metadata(pipeline, Component::Broker),
             "Opaque",
-            &[("mosquitto.conf", CONF), ("passwd", &passwd), ("acl", &acl)],
+            &[("mosquitto.conf", &conf(broker)), ("passwd", &passwd), ("acl", &acl)],
         ),
         service: pod::service(pipeline, Component::Broker, "mqtt", 1883),
         stateful_set: pod::stateful_set(
@@ -60,15 +60,19 @@ fn pod(pipeline: &Identity, broker: &ManagedBroker) -> Pod {
         images: vec![broker.workload.image.clone(), broker.reloader.clone()],
         containers: vec![mosquitto(broker), reloader(broker)],
         volumes: vec![pod::secret_volume("config", pipeline.names.of_part(Component::Broker), &[])],
-        restart_hash: Some(hash(&[settings().as_bytes()])),
+        restart_hash: Some(hash(&[settings(&conf(broker)).as_bytes()])),
         shared_processes: true,
         grace_seconds: 30,
     }
 }
 
+fn conf(broker: &ManagedBroker) -> String {
+    CONF.replace("max_queued_bytes 0", &format!("max_queued_bytes {}", broker.queue_bytes))
+}
+
 /// Without the comments: a better one restarts nobody's broker.
-fn settings() -> String {
-    CONF.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect::<Vec<_>>().join("\n")
+fn settings(conf: &str) -> String {
+    conf.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect::<Vec<_>>().join("\n")
 }
 
 fn mosquitto(broker: &ManagedBroker) -> Container {
