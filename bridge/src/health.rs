@@ -1,5 +1,6 @@
 //! What the bridge says of itself: /livez, /readyz, /status and /metrics.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ pub struct Health {
     pub metrics: Metrics,
     status: Mutex<BridgeStatus>,
     alive: Mutex<Instant>,
+    /// What `status` says of the database, for whoever asks often.
+    database_answers: AtomicBool,
     /// For how long messages have waited without a reason.
     stuck: Mutex<Option<Duration>>,
 }
@@ -45,6 +48,7 @@ impl Health {
             metrics: Metrics::new(),
             status: status.into(),
             alive: Instant::now().into(),
+            database_answers: false.into(),
             stuck: None.into(),
         })
     }
@@ -79,7 +83,15 @@ impl Health {
         self.set(side, Side { ready: false, reason: reason.into(), message: message.into() });
     }
 
+    /// Whether the database takes points.
+    pub fn database_answers(&self) -> bool {
+        self.database_answers.load(Ordering::Relaxed)
+    }
+
     fn set(&self, name: SideName, new: Side) {
+        if name == SideName::Database {
+            self.database_answers.store(new.ready, Ordering::Relaxed);
+        }
         self.metrics.ready.get_or_create(&SideLabel { side: name }).set(new.ready.into());
         let mut status = self.lock();
         let side = match name {
