@@ -43,7 +43,8 @@ pub struct Sharing {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MqttConfig {
-    /// mqtt://host:port or mqtts://host:port; the port is 1883 or 8883 if left out.
+    /// mqtt://host:port or mqtts://host:port; the port is 1883 or 8883 if left out. Or MQTT over WebSocket:
+    /// ws://host:port/path or wss://host:port/path; the port is 80 or 443, and the path /mqtt.
     pub url: String,
     /// Names the session at the broker, so it must not change while messages wait there. A bridge that is
     /// told its number appends it.

@@ -148,9 +148,9 @@ pub struct TopicFilter(pub String);
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalBroker {
-    /// mqtt://host:port, or mqtts://host:port for TLS.
+    /// mqtt://host:port, or mqtts:// for TLS; or over WebSocket ws://host:port/path, or wss:// (path absent: /mqtt).
     #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = rules(&[
-        ("self.matches('^mqtts?://[^/@ ]+$')", "not a broker's address: write mqtt://host:port or mqtts://host:port; user and password go into credentialsSecretRef"),
+        ("self.matches('^(mqtts?://[^/@ ?#]+|wss?://[^/@ ?#]+(/[^@ ?#]*)?)$')", "not a broker's address: write mqtt://host:port or mqtts://host:port, ws://host:port/path or wss://host:port/path; user and password go into credentialsSecretRef"),
     ])))]
     pub url: String,
 

@@ -147,7 +147,7 @@ fn check(config: &BridgeConfig) -> Result<(), ConfigError> {
         (Some(_), Some(_)) if address.tls => {}
         // Without TLS it would never be shown, and who gave it would believe that it was.
         (Some(_), Some(_)) => {
-            return Err(ConfigError::ClientCertificate("need TLS: write mqtts:// in mqtt.url"));
+            return Err(ConfigError::ClientCertificate("need TLS: write mqtts:// or wss:// in mqtt.url"));
         }
         _ => return Err(ConfigError::ClientCertificate("belong together: give both, or neither")),
     }
@@ -180,7 +180,12 @@ pub struct BrokerAddress {
     pub port: u16,
     /// Whether to speak TLS.
     pub tls: bool,
+    /// The WebSocket to ask for, if it is one: its URL, with a path.
+    pub websocket: Option<String>,
 }
+
+/// Where brokers have their WebSocket, unless they say otherwise.
+const WEBSOCKET_PATH: &str = "/mqtt";
 
 /// Takes a broker's URL apart.
 ///
@@ -190,18 +195,31 @@ pub fn broker_address(url: &str) -> Result<BrokerAddress, ConfigError> {
     let refuse = || ConfigError::Url {
         what: "mqtt.url",
         url: url.into(),
-        expected: "mqtt://host:port or mqtts://host:port, without a user or a path",
+        expected: "mqtt://host:port, mqtts://host:port, ws://host:port/path or wss://host:port/path, without a \
+                   user or a query",
     };
-    let parsed = Url::parse(url).map_err(|_| refuse())?;
-    let (tls, default_port) = match parsed.scheme() {
-        "mqtt" => (false, 1883),
-        "mqtts" => (true, 8883),
+    let mut parsed = Url::parse(url).map_err(|_| refuse())?;
+    let (tls, is_websocket, default_port) = match parsed.scheme() {
+        "mqtt" => (false, false, 1883),
+        "mqtts" => (true, false, 8883),
+        "ws" => (false, true, 80),
+        "wss" => (true, true, 443),
         _ => return Err(refuse()),
     };
-    let plain = parsed.username().is_empty() && matches!(parsed.path(), "" | "/");
-    let host = parsed.host_str().filter(|host| plain && !host.is_empty()).ok_or_else(refuse)?;
+    // A query could hold a credential, which this file is no place for.
+    let has_more = parsed.query().is_some() || parsed.fragment().is_some();
+    let plain = parsed.username().is_empty() && parsed.password().is_none() && !has_more;
+    if !plain || !is_websocket && !matches!(parsed.path(), "" | "/") {
+        return Err(refuse());
+    }
+    // A parsed URL has the path / also where it was left out.
+    if is_websocket && url.split_once("://").is_none_or(|(_, rest)| !rest.contains('/')) {
+        parsed.set_path(WEBSOCKET_PATH);
+    }
+    let host = parsed.host_str().filter(|host| !host.is_empty()).ok_or_else(refuse)?;
     let host = host.trim_start_matches('[').trim_end_matches(']').into();
-    Ok(BrokerAddress { host, port: parsed.port().unwrap_or(default_port), tls })
+    let port = parsed.port().unwrap_or(default_port);
+    Ok(BrokerAddress { host, port, tls, websocket: is_websocket.then(|| parsed.into()) })
 }
 
 /// Looks at a configuration file again and again.
@@ -333,6 +351,22 @@ routes:
         assert_eq!(address("mqtt://b"), Some(("b".into(), 1883, false)));
         assert_eq!(address("mqtts://b.example/"), Some(("b.example".into(), 8883, true)));
         assert_eq!(address("mqtt://[::1]:1884"), Some(("::1".into(), 1884, false)));
-        assert_eq!(address("mqtt://user@b"), None);
+        assert_eq!(address("ws://b"), Some(("b".into(), 80, false)));
+        assert_eq!(address("wss://b/mqtt"), Some(("b".into(), 443, true)));
+        assert_eq!(address("ws://[::1]:8083/mqtt"), Some(("::1".into(), 8083, false)));
+        for url in
+            ["mqtt://user@b", "mqtt://b/path", "ws://user:word@b/mqtt", "ws://b/mqtt?token=x", "ws:///mqtt#x"]
+        {
+            assert_eq!(address(url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_websocket_has_a_path_and_only_if_none_is_given_it_is_mqtt() {
+        let websocket = |url| broker_address(url).expect("an address").websocket;
+        assert_eq!(websocket("mqtt://b"), None);
+        assert_eq!(websocket("ws://b:9001").as_deref(), Some("ws://b:9001/mqtt"));
+        assert_eq!(websocket("wss://b/").as_deref(), Some("wss://b/"));
+        assert_eq!(websocket("wss://[::1]:8084/a/b").as_deref(), Some("wss://[::1]:8084/a/b"));
     }
 }

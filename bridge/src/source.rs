@@ -19,6 +19,7 @@ use crate::backoff::Backoff;
 use crate::config::{BrokerAddress, ConfigError, broker_address, read_credential};
 use crate::packet::{self, Incoming, PacketError};
 use crate::tls;
+use crate::websocket::{self, WebSocketError};
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,6 +75,14 @@ pub enum SourceError {
     /// The broker wants a client certificate, or another one.
     #[error("the broker refused the connection: {0}")]
     Certificate(&'static str),
+    /// The broker gives no WebSocket.
+    #[error("cannot reach the broker at {url}: {source}")]
+    WebSocket {
+        /// Its URL.
+        url: String,
+        /// Why not.
+        source: WebSocketError,
+    },
     /// The broker broke the protocol.
     #[error(transparent)]
     Packet(#[from] PacketError),
@@ -100,7 +109,7 @@ impl SourceError {
                 | ConnectReturnCode::Banned,
             )
             | Self::Certificate(_) => "NotAuthorized",
-            Self::Refused(..) => "ConnectionRefused",
+            Self::Refused(..) | Self::WebSocket { .. } => "ConnectionRefused",
             Self::Dial { .. } => "Unreachable",
             Self::Io(_) | Self::Closed(_) => "Disconnected",
             Self::Silent(_) => "Unresponsive",
@@ -123,6 +132,10 @@ pub struct Connection {
     last_read: Instant,
     last_ping: Instant,
     read_from: Instant,
+    /// Above the socket is TLS or WebSocket, where what was written waits while the socket is full.
+    holds_back: bool,
+    /// Something may wait there.
+    is_held: bool,
     /// The broker takes nothing any more.
     is_deaf: bool,
 }
@@ -289,8 +302,8 @@ impl Connection {
 
     /// Reads or writes, whatever is possible first. May be dropped and called again.
     async fn io(&mut self, paused: bool) -> Result<Event, SourceError> {
-        let Self { reader, writer, input, output, read_from, is_deaf, .. } = self;
-        if !paused && output.is_empty() {
+        let Self { reader, writer, input, output, read_from, holds_back, is_held, is_deaf, .. } = self;
+        if !paused && output.is_empty() && !*is_held {
             std::thread::sleep(read_from.saturating_duration_since(Instant::now()));
         }
         let read = async {
@@ -303,10 +316,20 @@ impl Connection {
             input.reserve(GULP_BYTES);
             reader.read_buf(input).await
         };
+        let write = async {
+            match output.is_empty() {
+                false => writer.write(output).await,
+                true => writer.flush().await.map(|()| 0),
+            }
+        };
         let event = tokio::select! {
-            written = writer.write(output), if !output.is_empty() && !*is_deaf => {
+            written = write, if (!output.is_empty() || *is_held) && !*is_deaf => {
                 match written {
-                    Ok(bytes) => output.advance(bytes),
+                    Ok(bytes) => {
+                        // A write that takes nothing was a flush.
+                        *is_held = *holds_back && bytes > 0;
+                        output.advance(bytes);
+                    }
                     // What it had sent before is still to be read: it may be the only copy.
                     Err(_) => *is_deaf = true,
                 }
@@ -344,7 +367,7 @@ impl Connection {
 async fn connect(config: MqttConfig) -> Result<(Connection, ConnAck), SourceError> {
     let address = broker_address(&config.url)?;
     let login = login(&config)?;
-    let (reader, writer) = dial(&address, &config).await.map_err(name_refusal)?;
+    let Halves { reader, writer, holds_back } = dial(&address, &config).await.map_err(name_refusal)?;
     let now = Instant::now();
     let mut connection = Connection {
         reader,
@@ -357,6 +380,8 @@ async fn connect(config: MqttConfig) -> Result<(Connection, ConnAck), SourceErro
         last_read: now,
         last_ping: now,
         read_from: now,
+        holds_back,
+        is_held: false,
         is_deaf: false,
     };
     let connack = timeout(HANDSHAKE_TIMEOUT, connection.shake_hands(&config, login))
@@ -385,25 +410,59 @@ fn login(config: &MqttConfig) -> Result<Option<Login>, ConfigError> {
     Ok(username.map(|username| Login { username, password: password.unwrap_or_default() }))
 }
 
-type Halves = (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>);
+/// Both directions of a connection.
+struct Halves {
+    reader: Box<dyn AsyncRead + Send + Unpin>,
+    writer: Box<dyn AsyncWrite + Send + Unpin>,
+    holds_back: bool,
+}
+
+impl Halves {
+    fn of_tcp(stream: TcpStream) -> Self {
+        let (reader, writer) = stream.into_split();
+        Self { reader: Box::new(reader), writer: Box::new(writer), holds_back: false }
+    }
+
+    fn of(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        let (reader, writer) = tokio::io::split(stream);
+        Self { reader: Box::new(reader), writer: Box::new(writer), holds_back: true }
+    }
+}
 
 async fn dial(address: &BrokerAddress, config: &MqttConfig) -> Result<Halves, SourceError> {
     let failed = |source| SourceError::Dial { address: format!("{}:{}", address.host, address.port), source };
     let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, "timed out");
     let tls = if address.tls { Some(tls::connector(&config.into())?) } else { None };
     let dial = async {
-        let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
-        stream.set_nodelay(true)?;
+        let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
         let Some(connector) = tls else {
-            let (reader, writer) = stream.into_split();
-            return Ok((Box::new(reader) as _, Box::new(writer) as _));
+            return match &address.websocket {
+                None => Ok(Halves::of_tcp(stream)),
+                Some(url) => upgrade(url, stream, config, failed).await,
+            };
         };
-        let name = tls::server_name(&address.host)?;
-        let stream = connector.connect(name, stream).await?;
-        let (reader, writer) = tokio::io::split(stream);
-        Ok((Box::new(reader) as _, Box::new(writer) as _))
+        let name = tls::server_name(&address.host).map_err(failed)?;
+        let stream = connector.connect(name, stream).await.map_err(failed)?;
+        match &address.websocket {
+            None => Ok(Halves::of(stream)),
+            Some(url) => upgrade(url, stream, config, failed).await,
+        }
     };
-    timeout(DIAL_TIMEOUT, dial).await.map_err(|_| late()).flatten().map_err(failed)
+    timeout(DIAL_TIMEOUT, dial).await.map_err(|_| failed(late()))?
+}
+
+async fn upgrade(
+    url: &str,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    config: &MqttConfig,
+    failed: impl FnOnce(std::io::Error) -> SourceError,
+) -> Result<Halves, SourceError> {
+    match websocket::open(url, stream, config.max_packet_size as usize).await {
+        Ok(stream) => Ok(Halves::of(stream)),
+        Err(WebSocketError::Io(source)) => Err(failed(source)),
+        Err(source) => Err(SourceError::WebSocket { url: url.into(), source }),
+    }
 }
 
 impl Connection {
@@ -427,7 +486,9 @@ impl Connection {
             .write(&None, &login, &mut self.output)
             .map_err(|error| PacketError::Malformed(error.to_string()))?;
         // Who refuses a certificate closes at once: whether writing fails or not, what it said is to be read.
-        drop(self.writer.write_all_buf(&mut self.output).await);
+        if self.writer.write_all_buf(&mut self.output).await.is_ok() {
+            drop(self.writer.flush().await);
+        }
         loop {
             if let Some(frame) = self.take_frame()? {
                 let Incoming::Other(packet) = packet::parse(&frame)? else {

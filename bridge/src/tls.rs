@@ -41,7 +41,8 @@ pub enum TlsError {
     NoKey(String),
     /// The certificate and its key can't be used.
     #[error(
-        "cannot use the certificate in {certificate} with the key in {key}: {source}; give the key that it was made for"
+        "cannot use the certificate in {certificate} with the key in {key}: {source}; give the key that it \
+         was made for"
     )]
     Pair {
         /// The certificate's file.

@@ -55,9 +55,12 @@ fn a_client_certificate_without_its_key_or_without_tls_is_refused() {
     assert_eq!(half.to_string(), expected);
     let other = refusal(&external_broker("mqtts://b", "{tls.key: x, tls.crt: ''}"));
     assert!(other.to_string().starts_with("the Secret s has tls.key and no tls.crt"), "{other}");
-    let bare = refusal(&external_broker("mqtt://b", "{tls.crt: x, tls.key: y}"));
-    assert_eq!(bare.reason(), "InvalidSpec");
-    assert!(bare.to_string().contains("to mqtt://b is without TLS: write mqtts://"), "{bare}");
+    for url in ["mqtt://b", "ws://b/mqtt"] {
+        let bare = refusal(&external_broker(url, "{tls.crt: x, tls.key: y}"));
+        assert_eq!(bare.reason(), "InvalidSpec");
+        let expected = format!("to {url} is without TLS: write mqtts:// or wss://");
+        assert!(bare.to_string().contains(&expected), "{bare}");
+    }
 }
 
 #[test]
@@ -70,6 +73,9 @@ fn a_client_certificate_stands_alone_but_half_a_login_does_not() {
         })
     };
     assert_eq!(plan("{tls.crt: x, tls.key: y}").expect("a plan"), (None, true));
+    let over_websocket = external_broker("wss://b", "{tls.crt: x, tls.key: y}");
+    let case = Case::parse(&format!("{HEAD}{over_websocket}"));
+    assert!(Plan::new(&case.pipeline, &case.observed, &config()).is_ok());
     let login = Some(("u".to_owned(), "p".to_owned()));
     let both = "{tls.crt: x, tls.key: y, username: u, password: p}";
     assert_eq!(plan(both).expect("a plan"), (login.clone(), true));

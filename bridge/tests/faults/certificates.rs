@@ -16,14 +16,14 @@ use crate::NUMBERS;
 use crate::fakes::{Bridge, FakeBroker, FakeInflux};
 
 /// Signs certificates.
-struct Authority {
+pub(crate) struct Authority {
     pem: String,
     der: Vec<u8>,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new([]).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
@@ -39,7 +39,7 @@ impl Authority {
     }
 
     /// Speaks TLS with clients that this authority knows, and passes on what they say.
-    async fn guard(&self, broker: SocketAddr) -> SocketAddr {
+    pub(crate) async fn guard(&self, broker: SocketAddr) -> SocketAddr {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone().into()).expect("an authority");
         let clients = WebPkiClientVerifier::builder(Arc::new(roots)).build().expect("a verifier");
@@ -66,9 +66,17 @@ impl Authority {
 }
 
 /// Files of PEM, gone at the end.
-struct Files(PathBuf);
+pub(crate) struct Files(PathBuf);
 
 impl Files {
+    /// With a certificate of this authority for the bridge, and the authority's own.
+    pub(crate) fn of(authority: &Authority, name: &str) -> Self {
+        let files = Self::new(name);
+        files.write("ca.crt", &authority.pem);
+        files.write_client(authority);
+        files
+    }
+
     fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("bridge-certificates-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder");
@@ -85,10 +93,11 @@ impl Files {
         self.write("client.key", &key.serialize_pem());
     }
 
-    fn settings(&self, broker: SocketAddr, pair: bool) -> String {
+    /// How the bridge finds a broker, and with what.
+    pub(crate) fn settings(&self, url: &str) -> String {
         let path = |name| self.0.join(name).display().to_string();
-        let settings = format!("url: 'mqtts://{broker}', caFile: '{}'", path("ca.crt"));
-        if !pair {
+        let settings = format!("url: '{url}', caFile: '{}'", path("ca.crt"));
+        if !self.0.join("client.crt").exists() {
             return settings;
         }
         format!("{settings}, certificateFile: '{}', keyFile: '{}'", path("client.crt"), path("client.key"))
@@ -105,12 +114,11 @@ impl Drop for Files {
 #[tokio::test]
 async fn a_broker_that_wants_a_client_certificate_gets_it() {
     iotpipeline_bridge::source::install_crypto();
-    let (authority, files) = (Authority::new(), Files::new("given"));
-    files.write("ca.crt", &authority.pem);
-    files.write_client(&authority);
+    let authority = Authority::new();
+    let files = Files::of(&authority, "given");
     let (broker, influx) = (FakeBroker::start().await, FakeInflux::start().await);
     let guard = authority.guard(broker.address()).await;
-    let bridge = Bridge::connect(&files.settings(guard, true), &influx, NUMBERS).await;
+    let bridge = Bridge::connect(&files.settings(&format!("mqtts://{guard}")), &influx, NUMBERS).await;
     let mut peer = broker.accept(false, &["n/+"]).await;
     peer.publish("n/a", "1", QoS::AtLeastOnce, 1).await;
     assert_eq!(peer.acknowledged(1).await, [1]);
@@ -125,7 +133,7 @@ async fn a_missing_client_certificate_is_named() {
     files.write("ca.crt", &authority.pem);
     let (broker, influx) = (FakeBroker::start().await, FakeInflux::start().await);
     let guard = authority.guard(broker.address()).await;
-    let bridge = Bridge::connect(&files.settings(guard, false), &influx, NUMBERS).await;
+    let bridge = Bridge::connect(&files.settings(&format!("mqtts://{guard}")), &influx, NUMBERS).await;
     let status = bridge.status("a refusal", |status| status.broker.reason == "NotAuthorized").await;
     let expected = "the broker refused the connection: it wants a client certificate: give it one, as tls.crt and tls.key";
     assert_eq!(status.broker.message, expected);
@@ -139,7 +147,7 @@ async fn a_client_certificate_that_is_replaced_is_used_without_a_restart() {
     files.write_client(&Authority::new());
     let (broker, influx) = (FakeBroker::start().await, FakeInflux::start().await);
     let guard = authority.guard(broker.address()).await;
-    let bridge = Bridge::connect(&files.settings(guard, true), &influx, NUMBERS).await;
+    let bridge = Bridge::connect(&files.settings(&format!("mqtts://{guard}")), &influx, NUMBERS).await;
     let status = bridge.status("a refusal", |status| status.broker.reason == "NotAuthorized").await;
     assert!(status.broker.message.contains("client certificate: give it"), "{}", status.broker.message);
     files.write_client(&authority);

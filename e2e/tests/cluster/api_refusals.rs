@@ -49,6 +49,8 @@ fn refusals() -> Vec<(&'static str, Value, &'static str)> {
         ),
         ("/broker", json!({"external": external_broker, "image": image}), "a broker is managed or external"),
         ("/broker", json!({"external": {"url": "http://broker"}}), "not a broker's address"),
+        ("/broker", json!({"external": {"url": "mqtt://broker/path"}}), "not a broker's address"),
+        ("/broker", json!({"external": {"url": "wss://broker/mqtt?token=x"}}), "not a broker's address"),
         ("/broker", json!({"users": [{"name": "iotpipeline-x"}]}), "are the operator's own"),
         ("/broker", json!({"users": [{"name": "a", "publish": ["a/#/b"]}]}), "not a topic filter"),
         (

@@ -53,9 +53,13 @@ fn certificate(
         [None, None] => Ok(None),
         [Some(_), None] => half(KEYS[0], KEYS[1]),
         [None, Some(_)] => half(KEYS[1], KEYS[0]),
-        [Some(_), Some(_)] if !url.starts_with("mqtts://") => {
+        [Some(_), Some(_)] if !has_tls(url) => {
             Err(Refusal::CertificateWithoutTls { name: name(), url: url.to_owned() })
         }
         [Some(certificate), Some(key)] => Ok(Some((certificate, key))),
     }
+}
+
+fn has_tls(url: &str) -> bool {
+    url.starts_with("mqtts://") || url.starts_with("wss://")
 }

@@ -44,8 +44,8 @@ pub enum Refusal {
     },
     /// A client certificate that would never be shown.
     #[error(
-        "the Secret {name} has a client certificate, and a connection to {url} is without TLS: write mqtts:// in \
-         broker.external.url, or remove tls.crt and tls.key"
+        "the Secret {name} has a client certificate, and a connection to {url} is without TLS: write mqtts:// or \
+         wss:// in broker.external.url, or remove tls.crt and tls.key"
     )]
     CertificateWithoutTls {
         /// The Secret's name.
