@@ -77,6 +77,7 @@ mod tests {
         let mut leave = Leave::default();
         ping(&mut leave, true);
         leave.pinged(true);
+        assert!(!leave.wants_ping(), "one is on its way");
         leave.received();
         leave.ping_answered();
         ping(&mut leave, true);

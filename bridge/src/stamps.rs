@@ -402,6 +402,18 @@ mod tests {
     }
 
     #[test]
+    fn a_bridge_that_takes_part_goes_on_in_its_lane_after_the_stamps_that_it_gave() {
+        let mut stamps = Stamps::default();
+        stamps.tick(seconds(10));
+        assert_eq!(stamps.fresh(), 10_000_001_000);
+        // There are sixteen lanes, and 10 s is a multiple of sixteen microseconds.
+        stamps.share(Some(17));
+        assert_eq!([stamps.fresh(), stamps.fresh()], [10_000_033_000, 10_000_049_000]);
+        stamps.share(None);
+        assert_eq!(stamps.fresh(), 10_000_051_000);
+    }
+
+    #[test]
     fn a_resumed_session_has_forgotten_what_is_older_than_what_it_repeats_first() {
         let (mut stamps, _) = received(3);
         reconnect(&mut stamps);
