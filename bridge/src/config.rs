@@ -66,6 +66,9 @@ pub enum ConfigError {
     /// A client certificate can't be used as it is given.
     #[error("mqtt.certificateFile and mqtt.keyFile {0}")]
     ClientCertificate(&'static str),
+    /// An authority to check the broker by, and no TLS to check anything.
+    #[error("mqtt.caFile needs TLS: write mqtts:// or wss:// in mqtt.url")]
+    AuthorityWithoutTls,
     /// A number is out of its range.
     #[error("{what} can't be {value}: {expected}")]
     Number {
@@ -94,11 +97,16 @@ impl Loaded {
             config.mqtt.client_id = format!("{}_{member}", config.mqtt.client_id);
         }
         let sharing = config.sharing.as_ref().map(|sharing| (sharing, member.unwrap_or_default()));
+        // Where nothing is shared, all but the first have nothing to do.
+        let leaves = match sharing {
+            None => member.is_some_and(|member| member > 0),
+            Some((sharing, member)) => member >= sharing.members,
+        };
         let filters = match sharing {
+            None if leaves => BTreeMap::new(),
             None => table.filters().clone(),
             Some((sharing, member)) => shared_filters(&table, sharing, member),
         };
-        let leaves = sharing.is_some_and(|(sharing, member)| member >= sharing.members);
         let member = sharing.map(|(_, member)| member);
         Ok(Self { config, table, filters, member, leaves, hash: hash(bytes) })
     }
@@ -150,6 +158,9 @@ fn check(config: &BridgeConfig) -> Result<(), ConfigError> {
             return Err(ConfigError::ClientCertificate("need TLS: write mqtts:// or wss:// in mqtt.url"));
         }
         _ => return Err(ConfigError::ClientCertificate("belong together: give both, or neither")),
+    }
+    if config.mqtt.ca_file.is_some() && !address.tls {
+        return Err(ConfigError::AuthorityWithoutTls);
     }
     let url = &config.database.url;
     let parsed = Url::parse(url).ok().filter(|parsed| matches!(parsed.scheme(), "http" | "https"));
@@ -341,6 +352,9 @@ routes:
         assert_eq!(filters(0).len(), 2, "births and what refers to them come to one bridge");
         assert!(filters(0).keys().any(|filter| filter.starts_with("spBv1.0/")));
         assert_eq!(filters(1).len(), 1);
+        let alone = |number| Loaded::parse(GOOD.as_bytes(), Some(number)).expect("it is good");
+        assert!(!alone(0).leaves && alone(0).filters.contains_key("a/+"));
+        assert!(alone(1).leaves && alone(1).filters.is_empty());
         let third = member(2);
         assert!(third.leaves && third.filters.is_empty());
     }

@@ -1,6 +1,6 @@
 //! What the bridge says of itself: /livez, /readyz, /status and /metrics.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,8 @@ pub struct Health {
     alive: Mutex<Instant>,
     /// What `status` says of the database, for whoever asks often.
     database_answers: AtomicBool,
+    /// Writes of points that it has answered, a refusal's halves included.
+    writes: AtomicU64,
     /// For how long messages have waited without a reason.
     stuck: Mutex<Option<Duration>>,
 }
@@ -49,6 +51,7 @@ impl Health {
             status: status.into(),
             alive: Instant::now().into(),
             database_answers: false.into(),
+            writes: 0.into(),
             stuck: None.into(),
         })
     }
@@ -81,6 +84,16 @@ impl Health {
     /// A side is not ready, and why.
     pub fn not_ready(&self, side: SideName, reason: &str, message: impl Into<String>) {
         self.set(side, Side { ready: false, reason: reason.into(), message: message.into() });
+    }
+
+    /// The database has answered a write of points.
+    pub fn write_answered(&self) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many writes of points the database has answered.
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
     }
 
     /// Whether the database takes points.

@@ -89,8 +89,8 @@ impl Intake {
     }
 
     /// Other routes, and another bound, from now on.
-    pub fn reconfigure(&mut self, table: &Table, largest: Option<u32>) {
-        self.memories.retain(table);
+    pub fn reconfigure(&mut self, tables: &[&Table], largest: Option<u32>) {
+        self.memories.retain(tables);
         self.largest = largest;
     }
 
@@ -122,24 +122,27 @@ impl Intake {
         }
         table.matches(topic, &self.levels, publish.subscriptions.ids(), &mut self.found);
         let Publish { payload, properties, retained, .. } = *publish;
-        if let Some(largest) = self.largest.filter(|&largest| payload.len() > largest as usize) {
+        let message = Message { topic, levels: &self.levels, payload, properties, retained };
+        let too_large = self.largest.filter(|&largest| payload.len() > largest as usize);
+        let is_dropped = publish.qos == 0 && !self.found.is_empty() && batches.bytes() > QOS_0_BYTES;
+        if too_large.is_some() || is_dropped {
+            // What a birth tells must be known later, though its points are not stored.
+            let routes = self.found.iter().map(|&place| &table.routes()[place]);
+            for route in routes.filter(|route| route.is_sparkplug()) {
+                let memory = Some(self.memories.of(&route.name, repeated));
+                drop(route.write_points(message, stamp, &mut self.values, memory, &mut self.discarded));
+                self.discarded.clear();
+            }
+        }
+        if let Some(largest) = too_large {
             let length = payload.len();
             let reason = format!("the payload has {length} bytes, and bridge.maxMessageSize is {largest}");
             let refusal = |&route| Refusal { route, reason: reason.clone() };
             taken.refusals = self.found.iter().map(refusal).collect();
             return taken;
         }
-        let message = Message { topic, levels: &self.levels, payload, properties, retained };
-        if publish.qos == 0 && !self.found.is_empty() && batches.bytes() > QOS_0_BYTES {
+        if is_dropped {
             taken.dropped = true;
-            // What a birth tells must be known later, though its points are dropped.
-            for route in
-                self.found.iter().map(|&place| &table.routes()[place]).filter(|route| route.is_sparkplug())
-            {
-                let memory = Some(self.memories.of(&route.name, repeated));
-                drop(route.write_points(message, stamp, &mut self.values, memory, &mut self.discarded));
-                self.discarded.clear();
-            }
             return taken;
         }
         for &place in &self.found {

@@ -46,6 +46,8 @@ pub struct Pipeline {
     batches: Batches,
     sink: Sink,
     watchdog: Watchdog,
+    /// Not all that was read has been taken in.
+    behind: bool,
 }
 
 impl Pipeline {
@@ -59,7 +61,19 @@ impl Pipeline {
         let session = Session::new(&loaded, state.filters(mqtt), stamps, Arc::clone(&health));
         let batches = Batches::default();
         let watchdog = Watchdog::new(Instant::now());
-        Self { health, watch, config: loaded.config, state, journal, link, session, batches, sink, watchdog }
+        Self {
+            health,
+            watch,
+            config: loaded.config,
+            state,
+            journal,
+            link,
+            session,
+            batches,
+            sink,
+            watchdog,
+            behind: false,
+        }
     }
 
     /// Runs until it is told to stop, then stores what it has, acknowledges that, and says goodbye.
@@ -117,6 +131,11 @@ impl Pipeline {
         self.session.settle(&outcome);
         self.batches.recycle(outcome.batch);
         self.flush();
+        if self.behind
+            && let Err(error) = self.take()
+        {
+            self.lose(error);
+        }
     }
 
     /// Puts whatever the session has to say into the connection's output.
@@ -156,7 +175,13 @@ impl Pipeline {
         let output = &mut connection.output;
         let mut taken = 0;
         self.session.tick(SystemTime::now());
+        self.behind = false;
         let result = loop {
+            if self.batches.bytes() > PAUSE_BYTES {
+                // Few bytes can make many points.
+                self.behind = true;
+                break Ok(());
+            }
             let rest = &input[taken..];
             match packet::frame_length(rest, max) {
                 Ok(Some(length)) if length <= rest.len() => {
@@ -212,7 +237,11 @@ impl Pipeline {
         let nothing_waits =
             self.session.outstanding() == 0 && self.batches.is_empty() && !self.sink.is_busy();
         let excused = nothing_waits || !self.health.status().ready();
-        self.health.stuck(self.watchdog.look(Instant::now(), self.session.done(), excused));
+        self.health.stuck(self.watchdog.look(
+            Instant::now(),
+            self.session.done() + self.health.writes(),
+            excused,
+        ));
         match self.watch.poll() {
             None => {}
             Some(Ok(loaded)) => self.reconfigure(loaded).await,
@@ -222,7 +251,9 @@ impl Pipeline {
 
     /// Ends the session at the broker when nothing is held for this bridge any more, if it was told to leave.
     async fn leave(&mut self) {
-        if self.session.has_left() && self.link.connection().is_some() {
+        // What is in memory may be the only copy, if the broker has lost the session.
+        let is_stored = self.batches.is_empty() && !self.sink.is_busy();
+        if self.session.has_left() && is_stored && self.link.connection().is_some() {
             self.link.leave().await;
             self.forget(&self.config.mqtt.clone(), BTreeSet::new());
             self.state.save(&self.config.mqtt, self.session.held());
@@ -249,7 +280,7 @@ impl Pipeline {
 
     /// Another configuration takes effect: routes between two batches, without a new connection.
     async fn reconfigure(&mut self, loaded: Loaded) {
-        self.session.reconfigure(&loaded);
+        self.session.reconfigure(&loaded, loaded.config.routes != self.config.routes);
         self.sink.reconfigure(&loaded.config.database);
         if loaded.config.mqtt != self.config.mqtt {
             let (old, new) = (&self.config.mqtt, &loaded.config.mqtt);

@@ -133,10 +133,15 @@ impl Session {
     }
 
     /// Other routes from now on. Points of the old ones are stored all the same.
-    pub fn reconfigure(&mut self, loaded: &Loaded) {
+    pub fn reconfigure(&mut self, loaded: &Loaded, changes_routes: bool) {
         self.pipeline.clone_from(&loaded.config.pipeline);
-        self.retired = Some(std::mem::replace(&mut self.table, Arc::clone(&loaded.table)));
-        self.intake.reconfigure(&self.table, loaded.config.max_message_size);
+        let before = std::mem::replace(&mut self.table, Arc::clone(&loaded.table));
+        if changes_routes {
+            self.retired = Some(before);
+        }
+        let tables: Vec<&Table> =
+            [Some(&self.table), self.retired.as_ref()].into_iter().flatten().map(Arc::as_ref).collect();
+        self.intake.reconfigure(&tables, loaded.config.max_message_size);
         self.subscriber.want(&loaded.filters);
         self.stamps.share(loaded.member);
         if self.leave.is_some() != loaded.leaves {

@@ -162,6 +162,7 @@ impl Worker {
                 self.wait_until(self.not_before).await;
             }
             let answer = self.write(batch.lines(part.clone())).await;
+            self.health.write_answered();
             self.report(&answer);
             match answer {
                 Answer::Stored => {}

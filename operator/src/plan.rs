@@ -371,5 +371,7 @@ fn bridges(replicas: Option<i32>, names: &Names, observed: &Observed) -> Bridges
     let running = set.and_then(|set| u32::try_from(set.spec.replicas?).ok()).unwrap_or(0);
     // Somebody may have scaled the set by hand, to any number.
     const MOST: u32 = 32;
-    Bridges { shared: replicas.is_some(), members, running: running.min(MOST).max(members) }
+    let running = running.min(MOST).max(members);
+    // With subscriptions of its own each of several would store every message.
+    Bridges { shared: replicas.is_some() || running > members, members, running }
 }

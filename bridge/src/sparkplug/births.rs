@@ -151,7 +151,7 @@ impl Births {
         if self.was_seen {
             return;
         }
-        let has_room = self.make_room(topic, table.len());
+        let has_room = self.make_room(topic, table.weight());
         let Some(node) = self.entry(topic) else { return };
         let mut grown = 0;
         if !topic.is_of_device() {

@@ -66,7 +66,7 @@ impl History {
     pub(super) fn weight(&self) -> usize {
         let mut tables: Vec<&Arc<MetricTable>> = self.0.iter().filter_map(|(_, life)| life.table()).collect();
         tables.dedup_by(|one, other| Arc::ptr_eq(one, other));
-        tables.iter().map(|table| table.len()).sum()
+        tables.iter().map(|table| table.weight()).sum()
     }
 }
 

@@ -70,14 +70,19 @@ pub(super) fn write(datatype: Option<u32>, value: Value<'_>, out: &mut Vec<u8>) 
     Ok(())
 }
 
-/// Whether a value is read in one way only, without its type: nobody knows of a number with its highest bit
-/// set whether it is negative.
+/// Whether a value is read in one way only, without its type: nobody knows of a number with the highest bit of
+/// 8, 16, 32 or 64 set whether it is negative.
 pub(super) fn is_clear(value: Value<'_>) -> bool {
     match value {
-        Value::Int(number) => number <= i32::MAX as u32,
-        Value::Long(number) => number <= i64::MAX as u64,
+        Value::Int(number) => is_positive_anyhow(number.into()) && number <= i32::MAX as u32,
+        Value::Long(number) => is_positive_anyhow(number) && number <= i64::MAX as u64,
         _ => true,
     }
+}
+
+/// Not a negative number of 8 or 16 bits either, as some write it.
+fn is_positive_anyhow(number: u64) -> bool {
+    !(0x80..=0xFF).contains(&number) && !(0x8000..=0xFFFF).contains(&number)
 }
 
 /// A type that was announced; 0 is Sparkplug's word for none.

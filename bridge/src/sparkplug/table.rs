@@ -36,8 +36,9 @@ impl MetricTable {
         Self { aliases: aliases.map(|same| same[0]).collect(), metrics: metrics.into() }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.metrics.len()
+    /// How many metrics it is worth: a long name counts as several.
+    pub(super) fn weight(&self) -> usize {
+        self.metrics.iter().map(|metric| 1 + metric.name.len() / 100).sum()
     }
 
     pub(super) fn by_alias(&self, alias: u64) -> Option<&Announced> {

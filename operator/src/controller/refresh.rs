@@ -85,10 +85,15 @@ async fn refresh_bridges(
     answers.sort_by_key(|answer| answer.member);
     let Bridges { members, running, .. } = plan.bridges;
     let leaving = members..running;
-    let left = |member| answers.iter().any(|answer| answer.member == Some(member) && answer.left);
-    if !leaving.is_empty() && leaving.clone().all(left) {
-        tracing::info!(set = objects.stateful_set.name_any(), bridges = members, "scaling down");
-        let smaller = of_size(members, objects.stateful_set.clone());
+    let left = |member: &u32| {
+        let says_so = answers.iter().any(|answer| answer.member == Some(*member) && answer.left);
+        says_so || never_started(pods, *member)
+    };
+    // A set shrinks from its end.
+    let kept = leaving.clone().rev().find(|member| !left(member)).map_or(members, |member| member + 1);
+    if kept < running {
+        tracing::info!(set = objects.stateful_set.name_any(), bridges = kept, "scaling down");
+        let smaller = of_size(kept, objects.stateful_set.clone());
         apply_again(&context.client, plan, &smaller).await?;
     }
     let part = match answers.into_iter().find(|answer| !answer.part.ready) {
@@ -143,6 +148,13 @@ fn touches(pod: &Pod, hash: &str) -> u32 {
 /// The value of the touch after so many.
 fn touched(hash: &str, count: u32) -> String {
     if count == 0 { hash.to_owned() } else { format!("{hash}-{count}") }
+}
+
+/// Whether this bridge's pod waits for a node, and so has never had a session.
+fn never_started(pods: &[Pod], member: u32) -> bool {
+    let is_it = |pod: &&Pod| pod.labels().get(POD_INDEX).is_some_and(|index| *index == member.to_string());
+    let pod = pods_of(Component::Bridge, pods).find(is_it);
+    pod.is_some_and(|pod| pod.status.as_ref().is_none_or(|status| status.start_time.is_none()))
 }
 
 fn is_running(pod: &Pod) -> bool {

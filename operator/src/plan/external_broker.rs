@@ -30,6 +30,12 @@ impl ExternalBroker {
         let has_login = |secret: &SecretName| {
             certificate.is_none() || ["username", "password"].iter().any(|key| given.has(&secret.name, key))
         };
+        if let Some(authority) = &external.ca_secret_ref
+            && !has_tls(&external.url)
+        {
+            let (name, url) = (authority.name.clone(), external.url.clone());
+            return Err(Refusal::AuthorityWithoutTls { name, url });
+        }
         Ok(Self {
             url: external.url.clone(),
             login: given.login(secret.filter(|secret| has_login(secret)), FIELD)?,

@@ -42,6 +42,16 @@ pub enum Refusal {
         /// The key that is not.
         missing: &'static str,
     },
+    /// An authority to check a broker by that is not reached by TLS.
+    #[error(
+        "the Secret {name} has an authority to check the broker by, and {url} is not TLS: write mqtts:// or wss://, or leave out broker.external.caSecretRef"
+    )]
+    AuthorityWithoutTls {
+        /// The Secret's name.
+        name: String,
+        /// The broker's address.
+        url: String,
+    },
     /// A client certificate that would never be shown.
     #[error(
         "the Secret {name} has a client certificate, and a connection to {url} is without TLS: write mqtts:// or \
@@ -83,6 +93,7 @@ impl Refusal {
             Refusal::Routes(_)
             | Refusal::Retention(_)
             | Refusal::Quantity { .. }
+            | Refusal::AuthorityWithoutTls { .. }
             | Refusal::CertificateWithoutTls { .. }
             | Refusal::Password(_)
             | Refusal::ControlCharacter { .. } => "InvalidSpec",
