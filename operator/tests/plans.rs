@@ -2,7 +2,7 @@
 
 mod support;
 
-use iotpipeline_operator::plan::{Broker, Plan, Refusal};
+use iotpipeline_operator::plan::{Bridges, Broker, Plan, Refusal};
 use iotpipeline_operator::resources::{Tokens, desired};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use support::{Case, config, tokens};
@@ -142,4 +142,18 @@ fn the_claim_templates_of_an_existing_set_stay_as_they_are() {
     let kept = existing.spec.volume_claim_templates.clone();
     case.observed.children.stateful_sets.push(existing);
     assert_eq!(set(&case).spec.volume_claim_templates, kept);
+}
+
+#[test]
+fn bridges_that_are_too_many_leave_before_one_alone_subscribes_by_itself() {
+    let mut case = Case::parse(&format!("{HEAD}{{bridge: {{replicas: 3}}, {ROUTES}}}"));
+    let bridges = |case: &Case| Plan::new(&case.pipeline, &case.observed, &config()).expect("a plan").bridges;
+    assert_eq!(bridges(&case), Bridges { shared: true, members: 3, running: 3 });
+    let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("a plan");
+    let set = desired(&plan, &tokens()).bridge.wanted().expect("a bridge").stateful_set.clone();
+    case.observed.children.stateful_sets.push(set);
+    case.pipeline.spec.bridge.replicas = None;
+    assert_eq!(bridges(&case), Bridges { shared: true, members: 1, running: 3 });
+    case.observed.children.stateful_sets[0].spec.replicas = Some(1);
+    assert_eq!(bridges(&case), Bridges { shared: false, members: 1, running: 1 });
 }
