@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use api::bridge_config::{BridgeConfig, Sharing};
+use api::bridge_config::BridgeConfig;
 use reqwest::Url;
 use sha2::{Digest, Sha256};
 
@@ -96,18 +96,15 @@ impl Loaded {
         if let Some(member) = member {
             config.mqtt.client_id = format!("{}_{member}", config.mqtt.client_id);
         }
-        let sharing = config.sharing.as_ref().map(|sharing| (sharing, member.unwrap_or_default()));
+        let number = member.unwrap_or_default();
         // Where nothing is shared, all but the first have nothing to do.
-        let leaves = match sharing {
-            None => member.is_some_and(|member| member > 0),
-            Some((sharing, member)) => member >= sharing.members,
-        };
-        let filters = match sharing {
-            None if leaves => BTreeMap::new(),
+        let leaves = number >= config.sharing.as_ref().map_or(1, |sharing| sharing.members);
+        let filters = match &config.sharing {
+            _ if leaves => BTreeMap::new(),
             None => table.filters().clone(),
-            Some((sharing, member)) => shared_filters(&table, sharing, member),
+            Some(sharing) => shared_filters(&table, &sharing.group, number),
         };
-        let member = sharing.map(|(_, member)| member);
+        let member = config.sharing.is_some().then_some(number);
         Ok(Self { config, table, filters, member, leaves, hash: hash(bytes) })
     }
 
@@ -121,13 +118,10 @@ impl Loaded {
 }
 
 /// What one of several bridges asks for. A filter whose messages belong together is the first's alone.
-fn shared_filters(table: &Table, sharing: &Sharing, member: u32) -> BTreeMap<String, Subscription> {
-    if member >= sharing.members {
-        return BTreeMap::new();
-    }
+fn shared_filters(table: &Table, group: &str, member: u32) -> BTreeMap<String, Subscription> {
     let own = table.filters().iter().filter_map(|(filter, subscription)| match subscription.undivided {
         true => (member == 0).then(|| (filter.clone(), *subscription)),
-        false => Some((format!("$share/{}/{filter}", sharing.group), *subscription)),
+        false => Some((format!("$share/{group}/{filter}"), *subscription)),
     });
     own.collect()
 }

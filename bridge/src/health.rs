@@ -1,6 +1,6 @@
 //! What the bridge says of itself: /livez, /readyz, /status and /metrics.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,6 @@ pub struct Health {
     pub metrics: Metrics,
     status: Mutex<BridgeStatus>,
     alive: Mutex<Instant>,
-    /// What `status` says of the database, for whoever asks often.
-    database_answers: AtomicBool,
     /// Writes of points that it has answered, a refusal's halves included.
     writes: AtomicU64,
     /// For how long messages have waited without a reason.
@@ -50,7 +48,6 @@ impl Health {
             metrics: Metrics::new(),
             status: status.into(),
             alive: Instant::now().into(),
-            database_answers: false.into(),
             writes: 0.into(),
             stuck: None.into(),
         })
@@ -91,20 +88,17 @@ impl Health {
         self.writes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many writes of points the database has answered.
-    pub fn writes(&self) -> u64 {
-        self.writes.load(Ordering::Relaxed)
+    /// A number that grows whenever the database has answered a write, or a message was acknowledged.
+    pub fn done(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed) + self.metrics.messages_acknowledged.get()
     }
 
     /// Whether the database takes points.
     pub fn database_answers(&self) -> bool {
-        self.database_answers.load(Ordering::Relaxed)
+        self.lock().database.ready
     }
 
     fn set(&self, name: SideName, new: Side) {
-        if name == SideName::Database {
-            self.database_answers.store(new.ready, Ordering::Relaxed);
-        }
         self.metrics.ready.get_or_create(&SideLabel { side: name }).set(new.ready.into());
         let mut status = self.lock();
         let side = match name {

@@ -237,11 +237,7 @@ impl Pipeline {
         let nothing_waits =
             self.session.outstanding() == 0 && self.batches.is_empty() && !self.sink.is_busy();
         let excused = nothing_waits || !self.health.status().ready();
-        self.health.stuck(self.watchdog.look(
-            Instant::now(),
-            self.session.done() + self.health.writes(),
-            excused,
-        ));
+        self.health.stuck(self.watchdog.look(Instant::now(), self.health.done(), excused));
         match self.watch.poll() {
             None => {}
             Some(Ok(loaded)) => self.reconfigure(loaded).await,

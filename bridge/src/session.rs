@@ -47,8 +47,6 @@ pub struct Session {
     draining: bool,
     /// Told to leave the bridges that share the load.
     leave: Option<Leave>,
-    /// Counts up whenever something was stored or acknowledged.
-    done: u64,
 }
 
 impl Session {
@@ -73,13 +71,7 @@ impl Session {
             limits: Limits { receive_maximum: 0, packet_size: 0 },
             draining: false,
             leave: loaded.leaves.then(Leave::default),
-            done: 0,
         }
-    }
-
-    /// A number that grows whenever something was stored or acknowledged.
-    pub fn done(&self) -> u64 {
-        self.done
     }
 
     /// The connection is open, and this is what the broker said. What was received before and waits is
@@ -323,7 +315,6 @@ impl Session {
     /// A batch has been dealt with. A message becomes one dead letter for a route, however many of its
     /// points the database refuses.
     pub fn settle(&mut self, outcome: &Outcome) {
-        self.done += 1;
         let mut refused = outcome.refused.iter().peekable();
         let mut buried = None;
         for (place, point) in outcome.batch.points().enumerate() {
@@ -406,9 +397,7 @@ impl Session {
             self.stamps.acknowledge(position);
         }
         let metrics = &self.health.metrics;
-        let acknowledged = (before - self.acks.outstanding()) as u64;
-        self.done += acknowledged;
-        metrics.messages_acknowledged.inc_by(acknowledged);
+        metrics.messages_acknowledged.inc_by((before - self.acks.outstanding()) as u64);
         metrics.messages_in_flight.set(self.acks.outstanding() as i64);
     }
 

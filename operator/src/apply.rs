@@ -150,18 +150,15 @@ pub async fn apply(
     Ok(applied)
 }
 
-/// Writes one object of a pipeline once more, with another content.
+/// Writes a set of a pipeline once more, with another content.
 ///
 /// # Errors
 /// If it could not be written.
-pub async fn apply_again<K>(client: &Client, plan: &Plan, desired: &K) -> Result<K, ApplyError>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + Serialize
-        + DeserializeOwned
-        + std::fmt::Debug,
-{
+pub async fn apply_again(
+    client: &Client,
+    plan: &Plan,
+    desired: &StatefulSet,
+) -> Result<StatefulSet, ApplyError> {
     let mut pass = Pass { client, pipeline: &plan.pipeline, kept: Vec::new(), writes: 0 };
     pass.one(&[], desired).await
 }
