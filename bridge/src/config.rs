@@ -13,7 +13,7 @@ use api::bridge_config::BridgeConfig;
 use reqwest::Url;
 use sha2::{Digest, Sha256};
 
-use crate::stamps::WINDOW;
+use crate::stamps::CAPACITY;
 use crate::table::{CompileError, Subscription, Table};
 
 /// A configuration that is checked and compiled.
@@ -164,7 +164,7 @@ fn check(config: &BridgeConfig) -> Result<(), ConfigError> {
     }
     let (receive_maximum, size) = (config.mqtt.receive_maximum, config.mqtt.max_packet_size);
     // So that the memory of stamps holds all that can come again.
-    if !(1..=WINDOW).contains(&receive_maximum.into()) {
+    if !(1..=CAPACITY).contains(&receive_maximum.into()) {
         let expected = "choose 1 to 32768";
         let value = receive_maximum.into();
         return Err(ConfigError::Number { what: "mqtt.receiveMaximum", value, expected });
