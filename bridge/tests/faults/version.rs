@@ -8,7 +8,6 @@ use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{
     ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, SubAck, SubscribeReasonCode,
 };
-use rumqttc::v5::mqttbytes::v5::ConnectReturnCode as Code5;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -150,11 +149,10 @@ async fn a_broker_that_refuses_mqtt_5_in_either_version_is_spoken_to_in_3_1_1() 
 async fn no_other_refusal_and_no_end_makes_the_bridge_fall_back() {
     let (broker, _influx, bridge) = start("").await;
     let unavailable = [0x20, 3, 0, 0x88, 0];
-    for answer in [&[][..], &unavailable, &[0x20, 2, 0, 3], &[0x20, 2, 0, 0], &[0x20], &[0xe0, 0]] {
+    for answer in [&[][..], &unavailable, &[0x20, 2, 0, 3], &[0x20, 2, 0, 0]] {
         refuse(&broker, answer).await;
     }
     drop(broker.accept(false, &["n/+"]).await);
-    drop(broker.answer(Code5::ServerBusy, false).await);
     let _peer = broker.accept(true, &["n/+"]).await;
     let status = bridge.status("ready", |status| status.ready()).await;
     assert_eq!(status.broker.message, "connected in MQTT 5 and subscribed to 1 topic filters");
@@ -235,8 +233,6 @@ async fn dead_letters_that_fill_all_room_do_not_stop_the_bridge_and_lose_nothing
         let reason = "the payload is \"cold\", and the route expects a finite number";
         let expected = serde_json::json!({"topic": "n/a", "payload": "cold", "reason": reason});
         assert_eq!((letter.topic.as_str(), envelope), ("iotpipeline/lab/dead-letter/numbers", expected));
-        // Nobody is to get it twice: it would be another dead letter.
-        peer.send(Packet::Publish(Publish { pkid: 0, qos: QoS::AtMostOnce, ..letter.clone() })).await;
         peer.send(Packet::PubAck(PubAck::new(letter.pkid))).await;
     }
     peer.acknowledged(1..=4).await;

@@ -15,6 +15,7 @@ mod outages;
 mod reload;
 mod replicas;
 mod shutdown;
+mod version;
 
 use std::time::Duration;
 
