@@ -97,7 +97,7 @@ pub struct Broker {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 
-    /// A broker that is not the operator's. It must speak MQTT 5.
+    /// A broker that is not the operator's. It speaks MQTT 5 or 3.1.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalBroker>,
 }

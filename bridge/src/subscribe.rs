@@ -82,6 +82,12 @@ impl Subscriber {
         (self.version, self.identifiers) = (version, identifiers);
         self.plan();
         if version == Version::V311 {
+            if let Some((one, other)) = cover::overlap(&self.wanted) {
+                tracing::warn!(
+                    "topic filters {one} and {other} overlap: before MQTT 5 a broker may deliver a message twice \
+                     that both match, and it is stored twice then"
+                );
+            }
             let certain = |(filter, wanted): &(&String, &Subscription)| {
                 self.held.get(*filter).is_some_and(|granted| *granted == Some(wanted.qos))
             };

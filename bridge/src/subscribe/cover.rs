@@ -44,6 +44,32 @@ fn includes(outer: &str, inner: &str) -> bool {
     }
 }
 
+/// Two filters that match messages in common though neither includes the other, if there are such.
+pub(super) fn overlap(filters: &BTreeMap<String, Subscription>) -> Option<(&str, &str)> {
+    let mut rest = filters.keys();
+    while let Some(one) = rest.next() {
+        if let Some(other) = rest.clone().find(|other| overlaps(one, other)) {
+            return Some((one, other));
+        }
+    }
+    None
+}
+
+fn overlaps(one: &str, other: &str) -> bool {
+    if one.starts_with('$') != other.starts_with('$') {
+        return false;
+    }
+    let (mut one, mut other) = (one.split('/'), other.split('/'));
+    loop {
+        match (one.next(), other.next()) {
+            (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+            (Some("+"), Some(_)) | (Some(_), Some("+")) => {}
+            (Some(level), Some(another)) if level == another => {}
+            _ => return false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use api::topic::TopicPattern;
@@ -69,6 +95,12 @@ mod tests {
         assert_eq!(largest(&all, |filter| filter == "#"), filters(&[("#", 0), ("a/+", 2)]));
     }
 
+    #[test]
+    fn filters_overlap_where_a_topic_matches_both() {
+        assert_eq!(overlap(&filters(&[("a/+", 1), ("b/c", 1), ("$SYS/+", 1)])), None);
+        assert_eq!(overlap(&filters(&[("a/+/c", 1), ("b", 1), ("+/b/#", 1)])), Some(("+/b/#", "a/+/c")));
+    }
+
     proptest! {
         #[test]
         fn a_filter_includes_what_only_matches_where_it_does(
@@ -78,6 +110,9 @@ mod tests {
             let [one, other]: [TopicPattern; 2] = [&outer, &inner].map(|text| text.parse().expect("a filter"));
             for topic in topics.iter().filter(|_| includes(&outer, &inner)) {
                 prop_assert!(other.matches(topic).is_none() || one.matches(topic).is_some(), "{}", topic);
+            }
+            for topic in topics.iter().filter(|_| !overlaps(&outer, &inner)) {
+                prop_assert!(other.matches(topic).is_none() || one.matches(topic).is_none(), "{}", topic);
             }
         }
     }
