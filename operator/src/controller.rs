@@ -19,10 +19,12 @@ use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
 use kube::runtime::events::Recorder;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
-use tokio::sync::{Semaphore, watch as shutdown};
+use tokio::sync::Semaphore;
 
 use crate::apply::{ApplyError, FIELD_MANAGER, apply};
 use crate::config::Config;
+use crate::http::{self, HttpError};
+use crate::leader::fence::Fence;
 use crate::metrics::{Metrics, Outcome};
 use crate::observe::{ObserveError, observe};
 use crate::plan::{Plan, given_secrets};
@@ -32,7 +34,7 @@ use crate::status::{Facts, status};
 /// How many pipelines are worked on at once.
 const CONCURRENCY: u16 = 8;
 
-/// kube retries a refused request for minutes; a pass must not hold its place that long.
+/// A pass must not hold its place for as long as somebody takes to answer.
 const PASS_LIMIT: Duration = Duration::from_secs(45);
 
 /// What every pass needs.
@@ -41,6 +43,8 @@ pub struct Context {
     pub client: Client,
     /// The operator's configuration.
     pub config: Config,
+    /// Whether this operator may still write: it is below each of its clients.
+    pub fence: Fence,
     /// For the bridge's status and for databases and dashboards without an authority of their own.
     pub http: reqwest::Client,
     /// For events.
@@ -70,25 +74,34 @@ pub enum Error {
 
 impl Context {
     /// What passes need, from what `main` has made.
-    pub fn new(client: Client, config: Config, http: reqwest::Client, metrics: Arc<Metrics>) -> Self {
+    ///
+    /// # Errors
+    /// If there is no HTTP client.
+    pub fn new(
+        client: Client,
+        fence: Fence,
+        config: Config,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, HttpError> {
+        let http = http::client(None, &fence)?;
         let recorder = Recorder::new(client.clone(), FIELD_MANAGER.into());
         let permits = Semaphore::new(CONCURRENCY.into());
-        Self { client, config, http, recorder, metrics, permits, failures: Mutex::default() }
+        Ok(Self { client, config, fence, http, recorder, metrics, permits, failures: Mutex::default() })
     }
 }
 
-/// Runs until shutdown: one controller, or one for each namespace that the operator is limited to.
-pub async fn run(context: Arc<Context>, shutdown: shutdown::Receiver<bool>) {
+/// Runs until it is dropped: one controller, or one for each namespace that the operator is limited to.
+/// What a pass has not done by then, the next does.
+pub async fn run(context: Arc<Context>) {
     let namespaces: Vec<Option<String>> = match context.config.namespaces.as_slice() {
         [] => vec![None],
         names => names.iter().cloned().map(Some).collect(),
     };
-    let controllers =
-        namespaces.into_iter().map(|namespace| run_in(context.clone(), namespace, shutdown.clone()));
+    let controllers = namespaces.into_iter().map(|namespace| run_in(context.clone(), namespace));
     futures::future::join_all(controllers).await;
 }
 
-async fn run_in(context: Arc<Context>, namespace: Option<String>, mut stop: shutdown::Receiver<bool>) {
+async fn run_in(context: Arc<Context>, namespace: Option<String>) {
     let watches =
         watch::Watches { client: context.client.clone(), namespace, metrics: context.metrics.clone() };
     let (store, pipelines) = watches.pipelines();
@@ -101,10 +114,6 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>, mut stop: shut
         .watches_stream(watches.config_maps(), watch::pipeline_of)
         .watches_stream(watches.secrets(), watch::pipeline_of)
         .watches_stream(watches.pods(), watch::pipeline_of)
-        .graceful_shutdown_on(async move {
-            // An error means that the sender is gone: also the end.
-            let _ = stop.wait_for(|stopped| *stopped).await;
-        })
         .run(reconcile, error_policy, context)
         .for_each(|result| async move {
             if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = result {
@@ -249,7 +258,7 @@ fn key(pipeline: &IoTPipeline) -> String {
 }
 
 /// An error with its causes. Of an answer of the API server, what it said; not the whole answer.
-fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use reqwest::{Certificate, Client, RequestBuilder, StatusCode, redirect};
 use serde_json::Value;
 
+use crate::leader::fence::Fence;
+
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
@@ -109,11 +111,12 @@ pub fn absent<T>(found: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
 }
 
 /// A client that gives up soon and follows nobody elsewhere with a credential. With a certificate
-/// authority it trusts no other.
+/// authority it trusts no other. It asks nobody anything once the fence is closed, since each of its
+/// requests has a connection of its own.
 ///
 /// # Errors
 /// If the certificate authority is none.
-pub fn client(ca: Option<&str>) -> Result<Client, HttpError> {
+pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
     let mut builder = Client::builder()
         .connect_timeout(Duration::from_secs(3))
         .timeout(Duration::from_secs(10))
@@ -122,6 +125,7 @@ pub fn client(ca: Option<&str>) -> Result<Client, HttpError> {
         .pool_max_idle_per_host(0)
         .redirect(redirect::Policy::none())
         .no_proxy()
+        .connector_layer(fence.clone())
         .user_agent(concat!("iotpipeline-operator/", env!("CARGO_PKG_VERSION")));
     if let Some(ca) = ca {
         let authorities = Certificate::from_pem_bundle(ca.as_bytes()).map_err(HttpError::Authority)?;
