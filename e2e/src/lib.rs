@@ -6,7 +6,8 @@
 //! host all traffic goes through 127.0.0.1), `mqtt`, `publisher` and `influx` (witnesses that are not
 //! our code), `faults` (kills in the cluster), `containers`, `programs` and `bridge_process` (the same
 //! parts on loopback, without a cluster), `fault_proxy` and `soak` (faults at random between them),
-//! `bench` (the bridge measured beside Telegraf),
+//! `bench` (the bridge measured beside Telegraf), `control_plane` (etcd and kube-apiserver without a
+//! cluster),
 //! `grafana` (Grafana's API, or its stand-in's), `stand_in` (the stand-in as a process), `plot` (curves
 //! in a terminal); `http` and `process` serve the others.
 
@@ -14,6 +15,7 @@ pub mod bench;
 pub mod bridge_process;
 pub mod conditions;
 pub mod containers;
+pub mod control_plane;
 pub mod diagnostics;
 pub mod environment;
 pub mod fault_proxy;

@@ -1,0 +1,3 @@
+//! The operator against a real kube-apiserver and etcd, without kubelet: `cargo xtask test`.
+
+mod plane;
