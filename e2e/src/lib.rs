@@ -11,6 +11,7 @@
 //! `grafana` (Grafana's API, or its stand-in's), `stand_in` (the stand-in as a process), `plot` (curves
 //! in a terminal); `http` and `process` serve the others.
 
+pub mod api_proxy;
 pub mod bench;
 pub mod bridge_process;
 pub mod conditions;

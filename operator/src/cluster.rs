@@ -22,8 +22,8 @@ use crate::leader::{UNACKNOWLEDGED, WRITE_LIMIT};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// kube sets no limit for an answer. This one is for a connection that died without a word; a watch that
-/// is alive says more often that it is.
-const READ_TIMEOUT: Duration = Duration::from_secs(90);
+/// is alive ends more often.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A write whose answer is not there then has failed: the API server has given it up, or is gone.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);

@@ -15,6 +15,7 @@ use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
+use kube::core::Status;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
 use kube::runtime::events::Recorder;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -36,6 +37,9 @@ const CONCURRENCY: u16 = 8;
 
 /// A pass must not hold its place for as long as somebody takes to answer.
 const PASS_LIMIT: Duration = Duration::from_secs(45);
+
+/// The longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What every pass needs.
 pub struct Context {
@@ -102,8 +106,12 @@ pub async fn run(context: Arc<Context>) {
 }
 
 async fn run_in(context: Arc<Context>, namespace: Option<String>) {
-    let watches =
-        watch::Watches { client: context.client.clone(), namespace, metrics: context.metrics.clone() };
+    let watches = watch::Watches {
+        client: context.client.clone(),
+        namespace,
+        metrics: context.metrics.clone(),
+        relist: Duration::from_secs(context.config.relist_seconds),
+    };
     let (store, pipelines) = watches.pipelines();
     context.metrics.add_store(store.clone());
     Controller::for_stream(pipelines, store)
@@ -233,18 +241,25 @@ fn look_again(pipeline: &IoTPipeline, facts: &Facts) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Twice as long after every failure in a row, up to a minute; each pipeline for itself.
+/// Twice as long after every failure in a row, each pipeline for itself; longer if the API server asks for it.
 fn error_policy(pipeline: Arc<IoTPipeline>, error: &Error, context: Arc<Context>) -> Action {
     let mut failures = context.failures();
     let count = failures.entry(key(&pipeline)).or_insert(0);
     *count += 1;
-    let seconds = 1_u64 << (*count - 1).min(6);
+    let pause = Duration::from_secs(1 << (*count - 1).min(5)).min(LONGEST_PAUSE).max(asked_to_wait(error));
     tracing::warn!(
         pipeline = key(&pipeline),
         error = %describe(error),
-        "a pass failed; again in {} s", seconds.min(60)
+        "a pass failed; again in {} s", pause.as_secs()
     );
-    Action::requeue(Duration::from_secs(seconds.min(60)))
+    Action::requeue(pause)
+}
+
+/// As long as an overloaded API server asks for, in good measure.
+fn asked_to_wait(error: &(dyn std::error::Error + 'static)) -> Duration {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let asked = causes.find_map(|error| Some(answer(error)?.details.as_ref()?.retry_after_seconds));
+    Duration::from_secs(asked.unwrap_or(0).into()).min(PASS_LIMIT)
 }
 
 impl Context {
@@ -262,16 +277,44 @@ pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        let said = match error.downcast_ref::<kube::Error>() {
-            Some(kube::Error::Api(status)) => status.message.clone(),
-            _ => error.to_string(),
-        };
-        let is_answer = matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(_)));
+        let answer = answer(error);
+        let said = answer.map_or_else(|| error.to_string(), |status| status.message.clone());
         if !text.ends_with(&said) {
             let separator = if text.is_empty() { "" } else { ": " };
             text.extend([separator, &said]);
         }
-        next = if is_answer { None } else { error.source() };
+        next = if answer.is_some() { None } else { error.source() };
     }
     text
+}
+
+/// What the API server answered, if this is its answer. The steps' errors have it in a box.
+fn answer<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Status> {
+    let boxed = || error.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref);
+    match error.downcast_ref::<kube::Error>().or_else(boxed)? {
+        kube::Error::Api(status) => Some(status),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overloaded_api_server_is_given_the_time_that_it_asks_for() {
+        let status = serde_json::from_value(json!({
+            "status": "Failure", "code": 429, "reason": "TooManyRequests", "message": "later",
+            "details": {"retryAfterSeconds": 7},
+        }));
+        let source = Box::new(kube::Error::Api(Box::new(status.expect("a status"))));
+        let error = Error::Apply(ApplyError::Write {
+            verb: "apply",
+            kind: "Service".into(),
+            name: "s".into(),
+            source,
+        });
+        assert_eq!(asked_to_wait(&error), Duration::from_secs(7));
+        assert_eq!(describe(&error), "apply Service s: later");
+    }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use axum::http::header::USER_AGENT;
 use clap::{Parser, Subcommand, ValueEnum};
 use iotpipeline_operator::config::Config;
 use iotpipeline_operator::leader::fence::Fence;
@@ -72,7 +73,11 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider().install_default().ok().context("install the TLS provider")?;
     let path = arguments.config.context("--config is missing")?;
     let config = Config::read(&path)?;
-    let cluster = kube::Config::infer().await.context("find the cluster")?;
+    let mut cluster = kube::Config::infer().await.context("find the cluster")?;
+    let identity = leader::identity(&arguments.identity)?;
+    // The API server's audit log tells operators apart by this.
+    let agent = format!("iotpipeline-operator/{} ({identity})", env!("CARGO_PKG_VERSION"));
+    cluster.headers.push((USER_AGENT, agent.parse().context("--identity is no text for a header")?));
     let metrics = Arc::new(Metrics::default());
     let (stop, stopped) = watch::channel(false);
 
@@ -90,7 +95,6 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
 
     tracing::info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?config.namespaces, "starting");
     let unfenced = cluster::client(&cluster, &Fence::open()).context("make a client of the cluster")?;
-    let identity = leader::identity(&arguments.identity)?;
     let candidate = Candidate::new(unfenced, arguments.lease, identity, metrics.clone());
     let work = |fence: Fence| {
         let context = cluster::client(&cluster, &fence)
