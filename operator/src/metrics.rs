@@ -65,7 +65,7 @@ impl Default for Metrics {
         let seconds = Histogram::new([0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]);
         let watch_failures = Family::<Kind, Counter>::default();
         let is_leader = Gauge::default();
-        registry.register("is_leader", "1 if this operator holds the lease, else 0", is_leader.clone());
+        registry.register("is_leader", "Whether this operator holds the lease: 1 or 0", is_leader.clone());
         registry.register("passes", "Passes over a pipeline, by how they ended", passes.clone());
         registry.register("pass_seconds", "How long a pass took", seconds.clone());
         registry.register(

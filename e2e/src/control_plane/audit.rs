@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::User;
@@ -29,6 +30,15 @@ pub struct Request {
     /// What was asked.
     #[serde(rename = "requestURI")]
     pub uri: String,
+    /// What asks says of itself.
+    #[serde(rename = "userAgent", default)]
+    pub agent: String,
+    /// When it came.
+    #[serde(rename = "requestReceivedTimestamp")]
+    pub received: Timestamp,
+    /// When it was answered, or began to be.
+    #[serde(rename = "stageTimestamp")]
+    pub answered: Timestamp,
     user: Asking,
     response_status: Option<Answer>,
 }
@@ -64,6 +74,11 @@ impl Request {
     /// Whether it was this user's.
     pub fn is_by(&self, user: User) -> bool {
         self.user.username == user.name()
+    }
+
+    /// Whether it was this operator's, of several that are one user.
+    pub fn agent_is(&self, name: &str) -> bool {
+        self.agent.contains(&format!("({name}_"))
     }
 
     /// Whether it could have changed something.

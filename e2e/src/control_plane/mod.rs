@@ -138,7 +138,9 @@ impl ControlPlane {
                 "certificate-authority-data": authority,
             }}],
             "users": [{"name": "user", "user": {"token": token}}],
-            "contexts": [{"name": "plane", "context": {"cluster": "plane", "user": "user"}}],
+            "contexts": [{"name": "plane", "context": {
+                "cluster": "plane", "user": "user", "namespace": "iotpipeline-system",
+            }}],
             "current-context": "plane",
         }))?)
     }

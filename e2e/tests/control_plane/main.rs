@@ -1,3 +1,4 @@
 //! The operator against a real kube-apiserver and etcd, without kubelet: `cargo xtask test`.
 
+mod failover;
 mod plane;
