@@ -7,7 +7,8 @@
 //! our code), `faults` (kills in the cluster), `containers`, `programs` and `bridge_process` (the same
 //! parts on loopback, without a cluster), `fault_proxy` and `soak` (faults at random between them),
 //! `bench` (the bridge measured beside Telegraf), `control_plane` (etcd and kube-apiserver without a
-//! cluster),
+//! cluster), `stage` (fakes of what is not there then), `operator_process` (the operator before both),
+//! `operator_bench` (what it costs),
 //! `grafana` (Grafana's API, or its stand-in's), `stand_in` (the stand-in as a process), `plot` (curves
 //! in a terminal); `http` and `process` serve the others.
 
@@ -27,6 +28,8 @@ pub mod http;
 pub mod influx;
 pub mod mqtt;
 pub mod namespaces;
+pub mod operator_bench;
+pub mod operator_process;
 pub mod pipeline;
 pub mod plot;
 pub mod port_forward;
@@ -35,4 +38,5 @@ pub mod programs;
 pub mod publisher;
 pub mod replica;
 pub mod soak;
+pub mod stage;
 pub mod stand_in;
