@@ -18,6 +18,7 @@ pub mod bridge_process;
 pub mod conditions;
 pub mod containers;
 pub mod control_plane;
+pub mod convergence;
 pub mod diagnostics;
 pub mod environment;
 pub mod failover;

@@ -4,5 +4,6 @@
 //! show what the operator asks and writes, and not that messages flow.
 
 mod failover;
+mod faults;
 mod plane;
 mod silence;

@@ -18,8 +18,8 @@ use crate::metrics::{Metrics, Role};
 /// How often the holder renews.
 const RENEW: Duration = Duration::from_secs(2);
 
-/// How often a candidate looks: what a standby costs the API server.
-const LOOK: Duration = Duration::from_millis(900);
+/// How often a candidate looks: what a standby costs the API server, and what a failover waits for.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// How soon a renewal that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -113,7 +113,7 @@ impl Candidate {
                     tracing::warn!(
                         lease = self.name,
                         error = told(&error),
-                        "the lease can't be had; again in a second"
+                        "the lease can't be had; it is tried again"
                     );
                     LOOK
                 }
