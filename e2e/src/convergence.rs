@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use api::iotpipeline::IoTPipeline;
 use futures::StreamExt;
 use futures::future::Either;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, DynamicObject, ListParams};
+use kube::config::Kubeconfig;
 use kube::core::ApiResource;
 use kube::discovery::{Discovery, Scope, verbs};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -76,24 +78,54 @@ impl Scene {
         Ok(Self { plane, stage, admin, kinds })
     }
 
+    /// Where the API server listens, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.plane.port
+    }
+
+    /// Makes a namespace, and says how its operator reaches the API server on this port.
+    ///
+    /// # Errors
+    /// If the namespace can't be made.
+    pub async fn kubeconfig(&self, namespace: &str, port: u16) -> Result<Kubeconfig> {
+        apply(&self.admin, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}))
+            .await?;
+        let mut kubeconfig = serde_json::to_value(self.plane.kubeconfig_through(port, User::Other)?)?;
+        kubeconfig["contexts"][0]["context"]["namespace"] = namespace.into();
+        Ok(serde_json::from_value(kubeconfig)?)
+    }
+
+    /// Starts the namespace's operator.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub async fn operator(&self, kubeconfig: &Kubeconfig, namespace: &str) -> Result<Replica> {
+        Replica::start(kubeconfig, "operator", namespace, Some(&self.stage.proxy)).await
+    }
+
+    /// Applies the namespace's pipeline.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub async fn apply(&self, namespace: &str, spec: Value) -> Result<()> {
+        let pipeline = json!({
+            "apiVersion": "iotpipeline.io/v1alpha1", "kind": "IoTPipeline",
+            "metadata": {"name": "lab", "namespace": namespace}, "spec": spec,
+        });
+        apply(&self.admin, pipeline).await.map(drop)
+    }
+
     /// A run in a new namespace, in which one thing goes wrong. It must end as `expected`, if that is known.
     ///
     /// # Errors
     /// If it ends otherwise, or not at all.
     pub async fn run(&self, namespace: &str, fault: Fault, expected: Option<&State>) -> Result<Outcome> {
-        apply(&self.admin, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}))
-            .await?;
-        let mut kubeconfig =
-            serde_json::to_value(self.plane.kubeconfig_through(self.plane.port, User::Other)?)?;
-        kubeconfig["contexts"][0]["context"]["namespace"] = namespace.into();
-        let proxy = ApiProxy::start(&serde_json::from_value(kubeconfig)?).await?;
+        let proxy = ApiProxy::start(&self.kubeconfig(namespace, self.port()).await?).await?;
         proxy.arm(fault);
         let changed = Arc::new(Mutex::new(Vec::new()));
         let secrets = Api::<Secret>::namespaced(self.admin.clone(), namespace);
         let guard = tokio::spawn(note_changes(secrets, changed.clone()));
-        let name = "operator";
-        let proxied = self.stage.proxy.as_str();
-        let mut operator = Replica::start(proxy.kubeconfig(), name, namespace, Some(proxied)).await?;
+        let mut operator = self.operator(proxy.kubeconfig(), namespace).await?;
         let state = {
             let life = std::pin::pin!(self.life(namespace, &proxy, expected));
             let happened = std::pin::pin!(proxy.happened());
@@ -106,7 +138,7 @@ impl Scene {
                     // Nobody holds it any more; waiting until it runs out would only take time.
                     let leases = Api::<Lease>::namespaced(self.admin.clone(), namespace);
                     leases.delete(LEASE, &DeleteParams::default()).await?;
-                    operator = Replica::start(proxy.kubeconfig(), name, namespace, Some(proxied)).await?;
+                    operator = self.operator(proxy.kubeconfig(), namespace).await?;
                     life.await
                 }
                 Either::Right(((), life)) => life.await,
@@ -122,11 +154,7 @@ impl Scene {
     /// What the user does, and what there is in the end.
     async fn life(&self, namespace: &str, proxy: &ApiProxy, expected: Option<&State>) -> Result<State> {
         for spec in [first(), second()] {
-            let pipeline = json!({
-                "apiVersion": "iotpipeline.io/v1alpha1", "kind": "IoTPipeline",
-                "metadata": {"name": "lab", "namespace": namespace}, "spec": spec,
-            });
-            apply(&self.admin, pipeline).await?;
+            self.apply(namespace, spec).await?;
             self.is_ready(namespace).await?;
         }
         let mut last = (proxy.passed().writes, tokio::time::Instant::now());
@@ -146,21 +174,34 @@ impl Scene {
     }
 
     /// Waits until the pipeline is ready as it was applied last.
-    async fn is_ready(&self, namespace: &str) -> Result<()> {
-        let pipelines: Api<api::iotpipeline::IoTPipeline> = Api::namespaced(self.admin.clone(), namespace);
+    ///
+    /// # Errors
+    /// If the deadline passes.
+    pub async fn is_ready(&self, namespace: &str) -> Result<()> {
         eventually("the pipeline is ready", CONVERGES, async || {
-            let pipeline = pipelines.get("lab").await?;
-            let conditions = pipeline.status.map(|status| status.conditions).unwrap_or_default();
-            let is_ready = conditions.iter().any(|condition| {
-                condition.type_ == "Ready"
-                    && condition.status == "True"
-                    && condition.observed_generation == pipeline.metadata.generation
-            });
-            let told =
-                || conditions.iter().map(|c| format!("{} {} {}", c.type_, c.status, c.message)).collect();
-            Ok(if is_ready { Probe::Found(()) } else { Probe::NotYet(told()) })
+            Ok(match self.is_ready_now(namespace).await? {
+                Ok(()) => Probe::Found(()),
+                Err(instead) => Probe::NotYet(instead),
+            })
         })
         .await
+    }
+
+    /// Whether it is, and what its status says if it isn't.
+    ///
+    /// # Errors
+    /// If there is no pipeline.
+    pub async fn is_ready_now(&self, namespace: &str) -> Result<Result<(), String>> {
+        let pipelines: Api<IoTPipeline> = Api::namespaced(self.admin.clone(), namespace);
+        let pipeline = pipelines.get("lab").await?;
+        let conditions = pipeline.status.map(|status| status.conditions).unwrap_or_default();
+        let is_ready = conditions.iter().any(|condition| {
+            condition.type_ == "Ready"
+                && condition.status == "True"
+                && condition.observed_generation == pipeline.metadata.generation
+        });
+        let told = conditions.iter().map(|told| format!("{} {} {}; ", told.type_, told.status, told.message));
+        Ok(if is_ready { Ok(()) } else { Err(told.collect()) })
     }
 
     async fn state(&self, namespace: &str) -> Result<State> {
@@ -177,7 +218,7 @@ impl Scene {
 }
 
 /// A pipeline with every part.
-fn first() -> Value {
+pub fn first() -> Value {
     json!({
         "broker": {"users": [{"name": "one", "publish": ["a/#"]}, {"name": "two", "publish": ["b/#"]}]},
         "database": {"organization": "o", "bucket": "b", "retention": "30d"},
@@ -187,7 +228,7 @@ fn first() -> Value {
 }
 
 /// The same without a user and the dashboard, with another route and retention.
-fn second() -> Value {
+pub fn second() -> Value {
     json!({
         "broker": {"users": [{"name": "one", "publish": ["a/#"]}]},
         "database": {"organization": "o", "bucket": "b", "retention": "60d"},
@@ -253,5 +294,33 @@ async fn note_changes(secrets: Api<Secret>, changed: Arc<Mutex<Vec<String>>>) {
                 changed.lock().unwrap_or_else(PoisonError::into_inner).push(name);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stripped_of(data: Value) -> Result<Value> {
+        let mut object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {
+            "name": "a", "namespace": "run-1", "uid": "1", "resourceVersion": "1",
+            "annotations": {"x/applied-hash": "1"}, "ownerReferences": [{"kind": "K", "name": "o", "uid": "2"}],
+        }});
+        object["data"] = data;
+        let object = serde_json::from_value(object)?;
+        stripped("ConfigMap", "run-1", &object)
+    }
+
+    #[test]
+    fn a_run_s_own_names_are_left_out_and_what_was_written_is_not() -> Result<()> {
+        let one = stripped_of(json!({"url": "http://a.run-1.svc"}))?;
+        assert_eq!(one["data"]["url"], "http://a.NAMESPACE.svc");
+        assert_eq!(one["owners"], json!([{"kind": "K", "name": "o"}]));
+        assert_eq!(one["annotations"]["x/applied-hash"], "a hash");
+        let (one, two) =
+            (State::from([("a".into(), one)]), State::from([("a".into(), stripped_of(json!({}))?)]));
+        assert!(difference(&one, &one).is_none() && difference(&one, &two).is_some());
+        assert!(difference(&one, &State::new()).is_some() && difference(&State::new(), &one).is_some());
+        Ok(())
     }
 }

@@ -43,6 +43,10 @@ async fn each(scene: &Scene, faults: impl IntoIterator<Item = Fault>, calm: &Out
 async fn calm(scene: &Scene) -> Result<Outcome> {
     let calm = scene.run("calm", Fault::None, None).await?;
     println!("without a fault: {} objects, {:?}", calm.state.len(), calm.passed);
+    // What hangs a deletion when the operator is gone.
+    let finalizers = calm.state.iter().filter(|(_, object)| !object["finalizers"].is_null());
+    let finalized: Vec<&String> = finalizers.map(|(name, _)| name).collect();
+    ensure!(finalized.is_empty(), "have finalizers: {finalized:?}");
     ensure!(calm.passed.writes > 10 && calm.state.len() > 5, "{:?}", calm.passed);
     Ok(calm)
 }
@@ -68,7 +72,9 @@ async fn lost_events_refusals_and_stale_answers_change_nothing_in_the_end() -> R
     let requests = moments(calm.passed.requests, 8).into_iter().enumerate();
     faults.extend(requests.map(|(index, request)| Fault::Refuse(request, codes[index % codes.len()])));
     faults.extend(moments(calm.passed.reads, 4).into_iter().map(Fault::Stale));
-    faults.extend(moments(calm.passed.requests, 2).into_iter().map(Fault::Hold));
+    // Each takes half a minute.
+    let held = moments(calm.passed.requests, 16).into_iter().step_by(8);
+    faults.extend(held.map(Fault::Hold));
     let happened = each(&scene, faults, &calm).await?;
     ensure!(happened > 0);
     println!("{happened} faults");

@@ -5,5 +5,6 @@
 
 mod failover;
 mod faults;
+mod outage;
 mod plane;
 mod silence;
