@@ -65,9 +65,11 @@ struct Shared {
     fault: Mutex<Fault>,
     passed: Mutex<Passed>,
     /// The answers to reads, by what was asked: the last, and the last that differs from it.
-    answers: Mutex<HashMap<String, (Bytes, Option<Bytes>)>>,
+    answers: Mutex<HashMap<String, (Answer, Option<Answer>)>>,
     happened: watch::Sender<bool>,
 }
+
+type Answer = (StatusCode, Bytes);
 
 impl Drop for ApiProxy {
     fn drop(&mut self) {
@@ -174,7 +176,7 @@ impl Shared {
     }
 
     /// Keeps the answer to a read, and returns what is told instead: something older, if it is time.
-    fn read(&self, read: usize, uri: &Uri, answer: Bytes) -> Bytes {
+    fn read(&self, read: usize, uri: &Uri, answer: Answer) -> Answer {
         let mut answers = lock(&self.answers);
         let (last, older) = answers.entry(uri.to_string()).or_insert_with(|| (answer.clone(), None));
         if *last != answer {
@@ -239,11 +241,12 @@ async fn forward(shared: Arc<Shared>, request: Request) -> Result<Response> {
     if is_watch && status.is_success() {
         return Ok((status, headers, events(shared, answer)).into_response());
     }
-    let mut bytes = answer.bytes().await?;
-    if !is_write && !is_of_lease && status.is_success() {
-        bytes = shared.read(now.reads, &uri, bytes);
+    let mut answer = (status, answer.bytes().await?);
+    let is_of_now = status.is_success() || status == StatusCode::NOT_FOUND;
+    if !is_write && !is_of_lease && is_of_now {
+        answer = shared.read(now.reads, &uri, answer);
     }
-    Ok((status, headers, bytes).into_response())
+    Ok((answer.0, headers, answer.1).into_response())
 }
 
 /// The events of a watch, line by line, without those that are lost.
