@@ -15,7 +15,10 @@ use iotpipeline_operator::{cluster, controller, health, leader, reload};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{fmt, registry};
 
 /// Makes the cluster what each IoTPipeline says.
 #[derive(Parser)]
@@ -125,11 +128,12 @@ async fn wait_for_signal() -> std::io::Result<()> {
 
 fn start_log(format: LogFormat) {
     // kube logs the failures of watches that are logged here, with the whole answer.
+    const KUBE: &str = "kube_runtime=error,kube_client=warn";
     let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into());
-    let filter = EnvFilter::new(format!("kube_runtime=error,kube_client=warn,{wanted}"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter: Targets = format!("{KUBE},{wanted}").parse().unwrap_or_default();
+    let lines = fmt::layer().with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => log.with_ansi(false).init(),
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => registry().with(filter).with(lines.with_ansi(false)).init(),
+        LogFormat::Json => registry().with(filter).with(lines.json()).init(),
     }
 }

@@ -110,7 +110,7 @@ fn bridge(plan: &Plan) -> Container {
             pod::read_only("credentials", CREDENTIALS),
             pod::mount("state", "/var/lib/iotpipeline"),
         ]),
-        readiness_probe: Some(pod::http_probe("/readyz", "http", 2, 2)),
+        readiness_probe: Some(pod::http_probe("/readyz", "http", 1, 1)),
         liveness_probe: Some(pod::http_probe("/livez", "http", 10, 6)),
         ..pod::container("bridge", &plan.bridge.image)
     }
@@ -174,6 +174,9 @@ pub fn config(plan: &Plan) -> BridgeConfig {
             .shared
             .then(|| Sharing { group: names.unique(), members: plan.bridges.members }),
         max_message_size: plan.max_message_size,
+        // What others own is not written to without a message of theirs.
+        canary: matches!(plan.broker, Broker::Managed(_))
+            && matches!(plan.database.place, DatabasePlace::Managed(_)),
         routes: plan.routes.clone(),
     }
 }
