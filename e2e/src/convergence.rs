@@ -44,7 +44,8 @@ pub type State = BTreeMap<String, Value>;
 pub struct Scene {
     plane: ControlPlane,
     stage: Stage,
-    admin: Client,
+    /// May do everything.
+    pub admin: Client,
     kinds: Vec<ApiResource>,
 }
 
