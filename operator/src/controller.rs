@@ -57,6 +57,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     permits: Semaphore,
     failures: Mutex<HashMap<String, u32>>,
+    /// By pipeline, its uid and the latest generation that was worked for.
+    generations: Mutex<HashMap<String, (Option<String>, i64)>>,
 }
 
 /// Why a pass ended early.
@@ -90,7 +92,8 @@ impl Context {
         let http = http::client(None, &fence)?;
         let recorder = Recorder::new(client.clone(), FIELD_MANAGER.into());
         let permits = Semaphore::new(CONCURRENCY.into());
-        Ok(Self { client, config, fence, http, recorder, metrics, permits, failures: Mutex::default() })
+        let (failures, generations) = (Mutex::default(), Mutex::default());
+        Ok(Self { client, config, fence, http, recorder, metrics, permits, failures, generations })
     }
 }
 
@@ -135,6 +138,10 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
     if pipeline.metadata.deletion_timestamp.is_some() {
         // Owner references do the rest.
         return Ok(Action::await_change());
+    }
+    if context.is_outdated(&pipeline) {
+        // The watch goes on from there, and comes to what it is now.
+        return Ok(Action::requeue(LONGEST_PAUSE));
     }
     let _permit = context.permits.acquire().await;
     let started = Instant::now();
@@ -263,6 +270,19 @@ fn asked_to_wait(error: &(dyn std::error::Error + 'static)) -> Duration {
 }
 
 impl Context {
+    /// Whether it was worked for a later spec already. A list can be answered with what was; who follows it
+    /// brings back a user that was removed, with another password.
+    fn is_outdated(&self, pipeline: &IoTPipeline) -> bool {
+        let now = (pipeline.uid(), pipeline.metadata.generation.unwrap_or(0));
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = generations.entry(key(pipeline)).or_default();
+        let is_outdated = latest.0 == now.0 && now.1 < latest.1;
+        if !is_outdated {
+            *latest = now;
+        }
+        is_outdated
+    }
+
     fn failures(&self) -> std::sync::MutexGuard<'_, HashMap<String, u32>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -300,6 +320,30 @@ fn answer<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Status
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn pipeline(uid: &str, generation: i64) -> IoTPipeline {
+        let pipeline = json!({
+            "apiVersion": "iotpipeline.io/v1alpha1", "kind": "IoTPipeline",
+            "metadata": {"name": "lab", "namespace": "n", "uid": uid, "generation": generation},
+            "spec": {"routes": []},
+        });
+        serde_json::from_value(pipeline).expect("a pipeline")
+    }
+
+    #[tokio::test]
+    async fn no_spec_is_worked_for_that_is_older_than_one_before() {
+        let config = "{image: {repository: o}, images: {mosquitto: {repository: m}, influxdb: {repository: i}, \
+                      grafana: {repository: g}, bridge: {repository: b}}}";
+        let config = serde_saphyr::from_str(config).expect("a configuration");
+        let fence = Fence::open();
+        let cluster = kube::Config::new("http://127.0.0.1:1".parse().expect("an address"));
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let client = crate::cluster::client(&cluster, &fence).expect("a client");
+        let context = Context::new(client, fence, config, Arc::default()).expect("a context");
+        let outdated = [("a", 2), ("a", 1), ("a", 2), ("a", 3), ("b", 1)]
+            .map(|(uid, generation)| context.is_outdated(&pipeline(uid, generation)));
+        assert_eq!(outdated, [false, true, false, false, false]);
+    }
 
     #[test]
     fn an_overloaded_api_server_is_given_the_time_that_it_asks_for() {
