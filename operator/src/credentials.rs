@@ -109,7 +109,7 @@ fn kept_or_new(secrets: &[Secret], name: &str, key: &str) -> Result<String, NoRa
 }
 
 /// 192 random bits, in letters, digits, - and _.
-fn generate() -> Result<String, NoRandomness> {
+pub(crate) fn generate() -> Result<String, NoRandomness> {
     let mut bytes = [0; 24];
     SystemRandom::new().fill(&mut bytes).map_err(|_| NoRandomness)?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))

@@ -16,6 +16,7 @@ mod live_user;
 mod refused_clients;
 mod replicas;
 mod silence;
+mod uninstall;
 
 use std::time::Duration;
 

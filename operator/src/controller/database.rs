@@ -90,7 +90,7 @@ async fn managed(
 async fn external(context: &Context, plan: &Plan, database: &ExternalDatabase) -> Part {
     let http = match &database.ca {
         None => context.http.clone(),
-        Some(ca) => match http::client(Some(ca)) {
+        Some(ca) => match http::client(Some(ca), &context.fence) {
             Ok(http) => http,
             Err(error) => return Part::not_ready("InvalidAuthority", error.to_string()),
         },
