@@ -99,8 +99,12 @@ pub async fn apply(
     children: &Children,
 ) -> Result<Applied, ApplyError> {
     let mut pass = Pass { client, pipeline: &plan.pipeline, kept: Vec::new(), writes: 0 };
-    let Desired { broker, database, bridge, dashboard } = desired;
+    let Desired { authority, broker, database, bridge, dashboard } = desired;
     let mut applied = Applied::default();
+    // What is signed is of no use without who signed it.
+    if let Some(secret) = authority {
+        pass.one(&children.secrets, secret).await?;
+    }
     // What a pod mounts comes before the pod, and what gives it a name in the network too.
     if let Some(BrokerObjects { user_secrets, secret, service, stateful_set, live_hash: _ }) = broker {
         for user in user_secrets {

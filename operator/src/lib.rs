@@ -8,6 +8,7 @@
 //! Only [`controller`], [`observe`], [`apply`], [`influxdb`] and [`grafana`] reach into the network.
 
 pub mod apply;
+pub mod certificate;
 pub mod compare;
 pub mod config;
 pub mod controller;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::iotpipeline::IoTPipeline;
+use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
@@ -10,7 +11,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
-use crate::credentials::{self, Credentials, NoRandomness};
+use crate::credentials::{self, Credentials, NoCredential};
 use crate::plan::given_secrets;
 use crate::resources::names::Names;
 
@@ -23,6 +24,8 @@ pub struct Observed {
     pub given: BTreeMap<String, Secret>,
     /// The operator's own credentials, kept or new.
     pub credentials: Credentials,
+    /// When that was.
+    pub now: Timestamp,
 }
 
 /// The objects that carry the pipeline's labels.
@@ -65,7 +68,7 @@ pub enum ObserveError {
     },
     /// A credential could not be made.
     #[error(transparent)]
-    Credentials(#[from] NoRandomness),
+    Credentials(#[from] NoCredential),
 }
 
 /// Reads everything that the plan and the status depend on.
@@ -97,8 +100,9 @@ pub async fn observe(client: &Client, pipeline: &IoTPipeline) -> Result<Observed
             given.insert(name, secret);
         }
     }
-    let credentials = credentials::complete(pipeline, &children.secrets)?;
-    Ok(Observed { children, given, credentials })
+    let now = Timestamp::now();
+    let credentials = credentials::complete(pipeline, &children.secrets, now)?;
+    Ok(Observed { children, given, credentials, now })
 }
 
 async fn list<K>(client: &Client, names: &Names) -> Result<Vec<K>, ObserveError>

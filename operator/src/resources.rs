@@ -21,11 +21,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ring::digest::{SHA256, digest};
 use ring::hmac;
 
+use crate::credentials::Authorities;
 use crate::plan::{Broker, Dashboard, DatabasePlace, Identity, Plan};
 use names::Component;
 
 /// Every object that a pipeline consists of.
 pub struct Desired {
+    /// The pipeline's own certificate authority, with its key: no pod mounts it.
+    pub authority: Option<Secret>,
     /// The broker, unless it is external.
     pub broker: Option<BrokerObjects>,
     /// The database, unless it is external.
@@ -125,13 +128,29 @@ pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
         None => Part::Withheld,
     };
     let dashboard = match (&plan.dashboard, &tokens.dashboard) {
-        (Some(Dashboard::Managed { workload, password }), Some(token)) => {
-            Part::Wanted(grafana::desired(plan, workload, password, token))
+        (Some(Dashboard::Managed { workload, password, tls }), Some(token)) => {
+            Part::Wanted(grafana::desired(plan, workload, password, tls.as_ref(), token))
         }
         (Some(Dashboard::Managed { .. }), None) => Part::Withheld,
         (Some(Dashboard::External { .. }) | None, _) => Part::Unwanted,
     };
-    Desired { broker, database, bridge, dashboard }
+    Desired {
+        authority: plan.authorities.as_ref().map(|own| authority(plan, own)),
+        broker,
+        database,
+        bridge,
+        dashboard,
+    }
+}
+
+fn authority(plan: &Plan, authorities: &Authorities) -> Secret {
+    let Authorities { newest, before } = authorities;
+    let trusted = authorities.trusted();
+    let mut data = vec![("tls.crt", &*newest.certificate), ("tls.key", &*newest.key), ("ca.crt", &*trusted)];
+    if let Some(before) = before {
+        data.extend([("before.crt", &*before.certificate), ("before.key", &*before.key)]);
+    }
+    secret(part_metadata(&plan.pipeline, Component::Authority), "kubernetes.io/tls", &data)
 }
 
 impl<T> Part<T> {
