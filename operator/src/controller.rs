@@ -25,8 +25,9 @@ use crate::apply::{ApplyError, FIELD_MANAGER, apply};
 use crate::config::Config;
 use crate::metrics::{Metrics, Outcome};
 use crate::observe::{ObserveError, observe};
-use crate::plan::{Plan, given_secrets};
+use crate::plan::{Plan, expiries, given_secrets};
 use crate::resources;
+use crate::resources::names::Names;
 use crate::status::{Facts, status};
 
 /// How many pipelines are worked on at once.
@@ -143,6 +144,8 @@ async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error
             return report(context, pipeline, &facts).await;
         }
     };
+    let Names { namespace, pipeline: name } = &plan.pipeline.names;
+    context.metrics.certificates(namespace, name, expiries(&plan));
     let database = database::access(context, pipeline, &plan, &observed).await;
     let desired = resources::desired(&plan, &database.tokens);
     let applied = match apply(&context.client, &plan, &desired, &observed.children).await {

@@ -26,7 +26,7 @@ pub use given::given_secrets;
 use parts::{managed_broker, plan_dashboard, plan_database};
 pub use refusal::Refusal;
 use requirements::resources;
-pub use tls::{ServerTls, tls_of_parts};
+pub use tls::{ServerTls, expiries, tls_of_parts};
 use volumes::bridge_volume;
 
 /// Everything that the objects are made from. It and its parts hold credentials, so none can be printed.

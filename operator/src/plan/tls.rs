@@ -1,9 +1,10 @@
 //! The certificates that managed parts show to their clients: of the pipeline's own authority, or given.
 
 use api::iotpipeline::{IoTPipelineSpec, SecretName, Tls};
+use jiff::Timestamp;
 
-use super::Refusal;
 use super::given::Given;
+use super::{Broker, Dashboard, DatabasePlace, Plan, Refusal};
 use crate::certificate::{Pair, Subject};
 use crate::observe::Observed;
 use crate::resources::names::{Component, Names};
@@ -22,6 +23,31 @@ impl ServerTls {
         let pair = [("tls.crt", self.pair.certificate.as_str()), ("tls.key", self.pair.key.as_str())];
         pair.into_iter().chain(self.ca.as_deref().map(|ca| ("ca.crt", ca))).collect()
     }
+}
+
+/// Until when the certificates of a plan hold, by part.
+pub fn expiries(plan: &Plan) -> Vec<(&'static str, Timestamp)> {
+    let broker = match &plan.broker {
+        Broker::Managed(managed) => Some(&managed.tls.pair),
+        Broker::External(_) => None,
+    };
+    let database = match &plan.database.place {
+        DatabasePlace::Managed(managed) => managed.tls.as_ref().map(|tls| &tls.pair),
+        DatabasePlace::External(_) => None,
+    };
+    let dashboard = match &plan.dashboard {
+        Some(Dashboard::Managed { tls, .. }) => tls.as_ref().map(|tls| &tls.pair),
+        Some(Dashboard::External { .. }) | None => None,
+    };
+    [
+        (Component::Broker, broker),
+        (Component::Database, database),
+        (Component::Dashboard, dashboard),
+        (Component::Authority, plan.authorities.as_ref().map(|own| &own.newest)),
+    ]
+    .into_iter()
+    .filter_map(|(component, pair)| Some((component.as_str(), pair?.validity()?.until)))
+    .collect()
 }
 
 /// The managed parts that speak TLS.
