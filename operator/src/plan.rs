@@ -18,6 +18,7 @@ use crate::certificate::Pair;
 use crate::config::{Config, ImageReference};
 use crate::credentials::Authorities;
 use crate::observe::Observed;
+use crate::resources::issued::{self, Certificate};
 use crate::resources::names::{Component, Names};
 
 pub use external_broker::ExternalBroker;
@@ -51,6 +52,8 @@ pub struct Plan {
     pub bridge_password: String,
     /// The pipeline's own authority, if it signs anything.
     pub authorities: Option<Authorities>,
+    /// What cert-manager is asked for.
+    pub certificates: Vec<Certificate>,
     /// Which topics become which points.
     pub routes: Vec<Route>,
 }
@@ -289,6 +292,7 @@ impl Plan {
             max_message_size: spec.bridge.max_message_size,
             bridge_volume: bridge_volume(spec, &names, observed),
             bridge_password: observed.credentials.bridge.clone(),
+            certificates: issued::desired(pipeline),
             authorities: observed.credentials.signed.as_ref().map(|signed| signed.authorities.clone()),
             routes: spec.routes.clone(),
             pipeline: Identity { names, owner: owner(pipeline) },

@@ -6,6 +6,7 @@ pub mod bridge;
 pub mod dashboard;
 pub mod grafana;
 pub mod influxdb;
+pub mod issued;
 pub mod mosquitto;
 pub mod names;
 pub mod password;
@@ -23,12 +24,15 @@ use ring::hmac;
 
 use crate::credentials::Authorities;
 use crate::plan::{Broker, Dashboard, DatabasePlace, Identity, Plan};
+use issued::Certificate;
 use names::Component;
 
 /// Every object that a pipeline consists of.
 pub struct Desired {
     /// The pipeline's own certificate authority, with its key: no pod mounts it.
     pub authority: Option<Secret>,
+    /// What cert-manager is asked for.
+    pub certificates: Vec<Certificate>,
     /// The broker, unless it is external.
     pub broker: Option<BrokerObjects>,
     /// The database, unless it is external.
@@ -136,6 +140,7 @@ pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
     };
     Desired {
         authority: plan.authorities.as_ref().map(|own| authority(plan, own)),
+        certificates: plan.certificates.clone(),
         broker,
         database,
         bridge,

@@ -75,6 +75,7 @@ fn what_the_code_uses_is_in_the_table_of_rights() {
             "services" => "Service",
             "pods" => "Pod",
             "persistentvolumeclaims" => "PersistentVolumeClaim",
+            "certificates" => "Certificate",
             "events" => "Recorder",
             other => panic!("no kind is known for {other}"),
         };

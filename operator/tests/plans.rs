@@ -117,6 +117,13 @@ fn a_certificate_that_clients_would_refuse_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn a_certificate_that_is_not_issued_yet_is_waited_for() {
+    let refusal = refusal(&format!("{{broker: {{tls: {{issuerRef: {{name: plant}}}}}}, {ROUTES}}}"));
+    assert_eq!(refusal.reason(), "WaitingForCertificate");
+    assert!(refusal.to_string().contains("has not made the Secret lab-broker-tls yet"), "{refusal}");
+}
+
+#[test]
 fn a_password_with_a_line_break_is_refused() {
     let spec =
         format!("{{broker: {{users: [{{name: u, passwordSecretRef: {{name: s, key: k}}}}]}}, {ROUTES}}}");

@@ -151,3 +151,21 @@ async fn an_authority_that_is_lost_is_replaced_while_messages_flow_and_nothing_r
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_issuer_where_there_is_no_cert_manager_is_refused_with_what_to_install() {
+    with_namespace("issuer", async |namespace| {
+        let yaml = WORKS.replace("  broker:\n", "  broker:\n    tls: {issuerRef: {name: plant}}\n");
+        let pipeline = Pipeline::apply(&namespace, &yaml).await?;
+        eventually("the pipeline says what is missing", SOON, async || {
+            let status = pipeline.get().await?.status.unwrap_or_default();
+            let stalled = status.conditions.iter().find(|condition| condition.type_ == "Stalled");
+            let is_told = stalled.is_some_and(|stalled| {
+                stalled.reason == "CertManagerNotFound" && stalled.message.contains("install it")
+            });
+            Ok(if is_told { Probe::Found(()) } else { Probe::NotYet(format!("{:?}", status.conditions)) })
+        })
+        .await
+    })
+    .await;
+}

@@ -78,6 +78,11 @@ pub enum Refusal {
     /// A certificate that the operator was to make and didn't; a fault of the operator.
     #[error("the pipeline's own authority has signed no certificate for this: look into the operator's log")]
     NoCertificate,
+    /// A certificate that cert-manager has not made yet.
+    #[error(
+        "cert-manager has not made the Secret {0} yet: if it stays so, the Certificate of that name says why"
+    )]
+    NotIssued(String),
     /// Resources that Kubernetes would not take.
     #[error("{field}: {quantity:?} is no quantity: write a number with a unit, such as 100m or 128Mi")]
     Quantity {
@@ -106,6 +111,7 @@ impl Refusal {
             Refusal::NoSecret { .. } => "SecretNotFound",
             Refusal::NoKey { .. } | Refusal::HalfCertificate { .. } => "SecretIncomplete",
             Refusal::Certificate { source: CertificateError::Expired(_), .. } => "CertificateExpired",
+            Refusal::NotIssued(_) => "WaitingForCertificate",
             Refusal::Certificate { .. } | Refusal::NoCertificate => "CertificateInvalid",
             Refusal::Routes(_)
             | Refusal::Retention(_)

@@ -88,6 +88,9 @@ pub(super) fn server_tls(
         return Ok(signed.and_then(of_part));
     };
     let given = Given(&observed.given);
+    if tls.issuer_ref.is_some() && !observed.given.contains_key(&secret.name) {
+        return Err(Refusal::NotIssued(secret.name));
+    }
     let field = format!("{}.tls", component.as_str());
     let (certificate, key) = given.pair(&secret, &field)?;
     let tls = ServerTls { pair: Pair { certificate, key }, ca: given.text(&secret.name, "ca.crt") };
