@@ -54,6 +54,10 @@ pub struct IoTPipelineSpec {
     #[serde(default)]
     pub bridge: Bridge,
 
+    /// The passwords and tokens that the operator makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Credentials>,
+
     /// Which topics become which points. A change takes effect within seconds, without a restart.
     #[schemars(length(min = 1, max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub routes: Vec<Route>,
@@ -402,6 +406,19 @@ pub struct Bridge {
     /// CPU and memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+}
+
+/// The passwords and tokens that the operator makes. They are made anew at once when the pipeline's annotation
+/// iotpipeline.io/rotate gets another value.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Credentials {
+    /// How often they are made anew: a whole number with the unit h, d or w. Absent: only on request. Example: 30d
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 8), extend("x-kubernetes-validations" = rules(&[
+        ("self.matches('^[1-9][0-9]{0,4}[hdw]$')", "not a period: write a whole number with the unit h, d or w, such as 30d"),
+    ])))]
+    pub rotate_every: Option<String>,
 }
 
 /// A volume.

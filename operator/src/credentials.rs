@@ -1,6 +1,7 @@
 //! The credentials that the operator makes itself. Each is made once and lives in a Secret from then on.
 
 mod authority;
+mod rotation;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,8 @@ use crate::resources::mosquitto::BRIDGE_USER;
 use crate::resources::names::{Component, Names};
 
 pub use authority::{Authorities, NoCertificate};
+use rotation::Rotation;
+pub use rotation::{ROTATE, ROTATED};
 
 /// What the operator made, or is about to make.
 #[derive(Clone, Default)]
@@ -35,6 +38,8 @@ pub struct Credentials {
     pub dashboard_token: Option<String>,
     /// The pipeline's own authority, if it signs anything, and what it signed.
     pub signed: Option<Signed>,
+    /// When passwords and tokens were made anew, by Secret, as far as they were.
+    pub rotated: BTreeMap<String, String>,
 }
 
 /// What the pipeline's own authority signed.
@@ -105,25 +110,40 @@ pub fn complete(
         names.of_part(Component::Database),
         names.of_part(Component::Dashboard),
     );
+    let (rotation, mut rotated) = (Rotation::of(pipeline, now), BTreeMap::new());
+    let mut turn = |name: &str| {
+        let turn = rotation.turn(secrets.iter().find(|secret| secret.metadata.name.as_deref() == Some(name)));
+        rotated.extend(turn.rotated.map(|when| (name.to_owned(), when)));
+        turn.is_due
+    };
+    let mut password = |name: &str| match turn(name) {
+        true => generate(),
+        false => kept_or_new(secrets, name, "password"),
+    };
     let mut users = BTreeMap::new();
     for user in &pipeline.spec.broker.users {
         if user.password_secret_ref.is_none() && user.certificate.is_none() {
-            users.insert(user.name.clone(), kept_or_new(secrets, &names.of_user(&user.name), "password")?);
+            users.insert(user.name.clone(), password(&names.of_user(&user.name))?);
         }
     }
+    let bridge_password = password(&names.of_user(BRIDGE_USER))?;
+    let dashboard_password = password(&dashboard)?;
+    // Its token is the database's to make, as the dashboard's is.
+    turn(&bridge);
     let kept = kept(secrets, &database, "password").is_some() && kept(secrets, &database, "token").is_some();
     Ok(Credentials {
         users,
-        bridge: kept_or_new(secrets, &names.of_user(BRIDGE_USER), "password")?,
+        bridge: bridge_password,
         database: DatabaseAdmin {
             password: kept_or_new(secrets, &database, "password")?,
             token: kept_or_new(secrets, &database, "token")?,
             kept,
         },
-        dashboard: kept_or_new(secrets, &dashboard, "password")?,
+        dashboard: dashboard_password,
         bridge_token: self::kept(secrets, &bridge, "token"),
         dashboard_token: self::kept(secrets, &dashboard, "token"),
         signed: signed(pipeline, secrets, now)?,
+        rotated,
     })
 }
 

@@ -8,6 +8,8 @@ mod requirements;
 mod tls;
 mod volumes;
 
+use std::collections::BTreeMap;
+
 use api::iotpipeline::{self, IoTPipeline, TopicFilter};
 use api::route::{Route, check_routes};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ResourceRequirements};
@@ -52,6 +54,8 @@ pub struct Plan {
     pub bridge_password: String,
     /// The pipeline's own authority, if it signs anything.
     pub authorities: Option<Authorities>,
+    /// When passwords and tokens were made anew, by Secret, as far as they were.
+    pub rotated: BTreeMap<String, String>,
     /// What cert-manager is asked for.
     pub certificates: Vec<Certificate>,
     /// Which topics become which points.
@@ -293,6 +297,7 @@ impl Plan {
             bridge_volume: bridge_volume(spec, &names, observed),
             bridge_password: observed.credentials.bridge.clone(),
             certificates: issued::desired(pipeline),
+            rotated: observed.credentials.rotated.clone(),
             authorities: observed.credentials.signed.as_ref().map(|signed| signed.authorities.clone()),
             routes: spec.routes.clone(),
             pipeline: Identity { names, owner: owner(pipeline) },

@@ -22,7 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ring::digest::{SHA256, digest};
 use ring::hmac;
 
-use crate::credentials::Authorities;
+use crate::credentials::{Authorities, ROTATED};
 use crate::plan::{Broker, Dashboard, DatabasePlace, Identity, Plan};
 use issued::Certificate;
 use names::Component;
@@ -146,6 +146,13 @@ pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
         bridge,
         dashboard,
     }
+}
+
+/// What a Secret is to remember of when its credentials were made anew.
+fn remembering(plan: &Plan, mut secret: Secret) -> Secret {
+    let rotated = secret.metadata.name.as_ref().and_then(|name| plan.rotated.get(name));
+    secret.metadata.annotations = rotated.map(|when| [(ROTATED.to_owned(), when.clone())].into());
+    secret
 }
 
 fn authority(plan: &Plan, authorities: &Authorities) -> Secret {

@@ -70,6 +70,11 @@ async fn managed(
         retention_seconds: database.retention_seconds,
         has_dashboard: plan.dashboard.is_some(),
         known: known.clone(),
+        rotated: Tokens {
+            bridge: plan.rotated.get(&plan.pipeline.names.of_part(Component::Bridge)).cloned(),
+            dashboard: plan.rotated.get(&plan.pipeline.names.of_part(Component::Dashboard)).cloned(),
+        },
+        now: observed.now,
     };
     match influxdb.set_up(&wanted).await {
         Ok(set_up) => {

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, watcher};
-use kube::runtime::{PredicateConfig, predicates};
+use kube::runtime::{Predicate, PredicateConfig, predicates};
 use kube::runtime::{WatchStreamExt, reflector as reflect};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -35,17 +35,17 @@ pub(super) struct Watches {
 type Watched<K> = Result<K, watcher::Error>;
 
 impl Watches {
-    /// The pipelines themselves: a pass for every change of a spec, none for a change of a status.
+    /// The pipelines themselves: a pass for every change of a spec or an annotation, none for one of a status.
     pub(super) fn pipelines(
         &self,
     ) -> (Store<IoTPipeline>, impl Stream<Item = Watched<IoTPipeline>> + Send + 'static) {
         let (store, writer) = reflector::store();
         let watched = watcher(self.api::<IoTPipeline>(), config())
             .modify(|pipeline| pipeline.metadata.managed_fields = None);
-        let objects = reflect(writer, watched)
-            .applied_objects()
-            .default_backoff()
-            .predicate_filter(predicates::generation, PredicateConfig::default());
+        let objects = reflect(writer, watched).applied_objects().default_backoff().predicate_filter(
+            predicates::generation.combine(predicates::annotations),
+            PredicateConfig::default(),
+        );
         (store, self.without_errors(objects))
     }
 

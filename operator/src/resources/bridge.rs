@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, ContainerPort};
 use super::mosquitto::BRIDGE_USER;
 use super::names::{Component, POD_INDEX};
 use super::pod::{self, Pod, ProbePort};
-use super::{BridgeObjects, hash, keyed_hash, part_metadata, secret};
+use super::{BridgeObjects, hash, keyed_hash, part_metadata, remembering, secret};
 use crate::plan::{Broker, Database, Identity, Plan};
 
 const USER: i64 = 65532;
@@ -33,7 +33,7 @@ pub fn desired(plan: &Plan, token: &str) -> BridgeObjects {
     BridgeObjects {
         live_hash: hash(&[config.as_bytes()]),
         mounted_hash: keyed_hash(secret_key(plan, &data), &files),
-        secret: secret(part_metadata(pipeline, Component::Bridge), "Opaque", &data),
+        secret: remembering(plan, secret(part_metadata(pipeline, Component::Bridge), "Opaque", &data)),
         config_map: ConfigMap {
             metadata: part_metadata(pipeline, Component::Bridge),
             data: Some([("bridge.yaml".to_owned(), config)].into()),

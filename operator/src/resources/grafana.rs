@@ -1,13 +1,14 @@
 //! The dashboard: Grafana, with its data source and its dashboard from files.
 
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, ContainerPort, EnvVar};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 
 use super::names::Component;
 use super::pod::{self, Pod, ProbePort};
-use super::{DashboardObjects, dashboard, hash, keyed_hash, part_metadata, secret};
+use super::{DashboardObjects, dashboard, hash, keyed_hash, part_metadata, remembering, secret};
 use crate::plan::{Plan, ServerTls, Workload};
 
 /// The user of the public image; any image works with it.
@@ -64,7 +65,7 @@ pub fn desired(
     };
     DashboardObjects {
         live_hash: hash(&[dashboard.as_bytes(), certificate.as_bytes()]),
-        secret: secret(part_metadata(pipeline, Component::Dashboard), "Opaque", &data),
+        secret: remembering(plan, secret(part_metadata(pipeline, Component::Dashboard), "Opaque", &data)),
         config_map: ConfigMap {
             metadata: part_metadata(pipeline, Component::Dashboard),
             data: Some(
@@ -89,7 +90,14 @@ pub fn desired(
                     match_labels: Some(names.selector(Component::Dashboard)),
                     ..LabelSelector::default()
                 },
-                strategy: Some(DeploymentStrategy { type_: Some("Recreate".into()), rolling_update: None }),
+                // It keeps nothing, so the next is there before it goes.
+                strategy: Some(DeploymentStrategy {
+                    type_: Some("RollingUpdate".into()),
+                    rolling_update: Some(RollingUpdateDeployment {
+                        max_surge: Some(IntOrString::Int(1)),
+                        max_unavailable: Some(IntOrString::Int(0)),
+                    }),
+                }),
                 template: pod::template(pipeline, pod),
                 ..DeploymentSpec::default()
             },

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::names::Component;
 use super::pod::{self, Pod, ProbePort};
-use super::{BrokerObjects, hash, metadata, part_metadata, password, secret};
+use super::{BrokerObjects, hash, metadata, part_metadata, password, remembering, secret};
 use crate::plan::{Identity, ManagedBroker, Plan, Proof, ServerTls, User};
 
 /// The user that the bridge connects as. Names that start with iotpipeline- are refused to others.
@@ -92,7 +92,7 @@ fn user_secrets(plan: &Plan, broker: &ManagedBroker) -> Vec<Secret> {
         data.extend(proof);
         data.extend(broker.tls.ca.as_ref().map(|ca| ("ca.crt", ca.as_str())));
         let metadata = metadata(pipeline, Component::Broker, pipeline.names.of_user(user));
-        secret(metadata, "kubernetes.io/basic-auth", &data)
+        remembering(plan, secret(metadata, "kubernetes.io/basic-auth", &data))
     };
     let mut secrets = vec![of_user(BRIDGE_USER, &[("password", &plan.bridge_password)])];
     secrets.extend(broker.users.iter().filter_map(|user| match &user.proof {

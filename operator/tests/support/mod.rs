@@ -56,6 +56,7 @@ impl Case {
             bridge_token: tokens().bridge,
             dashboard_token: tokens().dashboard,
             signed: signed(&pipeline),
+            rotated: BTreeMap::new(),
         };
         let now = "2030-01-01T00:00:00Z".parse().expect("it is a time");
         Self { pipeline, observed: Observed { children: Children::default(), given, credentials, now } }
