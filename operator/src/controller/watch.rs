@@ -54,11 +54,10 @@ impl Watches {
             stream::repeat_with(move || watcher(api.clone(), config()).take_until(Box::pin(sleep(relist))))
                 .flatten()
                 .modify(|pipeline| pipeline.metadata.managed_fields = None);
-        let objects =
-            reflect(writer, watched).applied_objects().backoff(Pauses::default()).predicate_filter(
-                predicates::generation.combine(predicates::annotations),
-                PredicateConfig::default(),
-            );
+        let objects = reflect(writer, watched).applied_objects().backoff(Pauses::default()).predicate_filter(
+            predicates::generation.combine(predicates::annotations),
+            PredicateConfig::default(),
+        );
         (store, self.without_errors(objects))
     }
 

@@ -9,7 +9,7 @@ use super::mosquitto::BRIDGE_USER;
 use super::names::{Component, POD_INDEX};
 use super::pod::{self, Pod, ProbePort};
 use super::{BridgeObjects, hash, keyed_hash, part_metadata, remembering, secret};
-use crate::plan::{Broker, Database, Identity, Plan};
+use crate::plan::{Broker, Database, DatabasePlace, Identity, Plan};
 
 const USER: i64 = 65532;
 
