@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::compare::{is_contained, nanos};
 use crate::observe::Children;
 use crate::plan::{Broker, DatabasePlace, Identity, Plan, Volume};
+use crate::resources::issued::Certificate;
 use crate::resources::names::{COMPONENT, CONFIG_HASH, Component};
 use crate::resources::{
     BridgeObjects, BrokerObjects, DashboardObjects, DatabaseObjects, Desired, Part, hash,
@@ -78,6 +79,12 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
+    /// Whether the API server knows no such kind of object.
+    pub fn is_unknown_kind(&self) -> bool {
+        let Self::Write { source, .. } = self else { return false };
+        matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404)
+    }
+
     /// Whether nothing can be made any more because the namespace is being deleted, and the pipeline with
     /// it. The API server says so by the cause that namespace lifecycle admission gives.
     pub fn namespace_is_going(&self) -> bool {
@@ -99,8 +106,15 @@ pub async fn apply(
     children: &Children,
 ) -> Result<Applied, ApplyError> {
     let mut pass = Pass { client, pipeline: &plan.pipeline, kept: Vec::new(), writes: 0 };
-    let Desired { broker, database, bridge, dashboard } = desired;
+    let Desired { authority, certificates, broker, database, bridge, dashboard } = desired;
     let mut applied = Applied::default();
+    // What is signed is of no use without who signed it.
+    if let Some(secret) = authority {
+        pass.one(&children.secrets, secret).await?;
+    }
+    for certificate in certificates {
+        pass.one(&children.certificates, certificate).await?;
+    }
     // What a pod mounts comes before the pod, and what gives it a name in the network too.
     if let Some(BrokerObjects { user_secrets, secret, service, stateful_set, live_hash: _ }) = broker {
         for user in user_secrets {
@@ -148,6 +162,23 @@ pub async fn apply(
     applied.not_grown = pass.grow(plan, &children.claims).await?;
     applied.writes = pass.writes;
     Ok(applied)
+}
+
+/// Asks cert-manager for certificates, before there can be a plan that needs them.
+///
+/// # Errors
+/// If one could not be asked for.
+pub async fn ask_for_certificates(
+    client: &Client,
+    pipeline: &Identity,
+    desired: &[Certificate],
+    observed: &[Certificate],
+) -> Result<(), ApplyError> {
+    let mut pass = Pass { client, pipeline, kept: Vec::new(), writes: 0 };
+    for certificate in desired {
+        pass.one(observed, certificate).await?;
+    }
+    Ok(())
 }
 
 /// Writes a set of a pipeline once more, with another content.
@@ -267,8 +298,17 @@ impl Pass<'_> {
 
     /// Deletes what the pipeline owns and no longer wants.
     async fn sweep(&mut self, children: &Children, withheld: &[Component]) -> Result<(), ApplyError> {
-        let Children { stateful_sets, deployments, services, config_maps, secrets, pods: _, claims: _ } =
-            children;
+        let Children {
+            stateful_sets,
+            deployments,
+            services,
+            config_maps,
+            secrets,
+            certificates,
+            pods: _,
+            claims: _,
+        } = children;
+        self.sweep_kind::<Certificate>(certificates, withheld).await?;
         self.sweep_kind::<StatefulSet>(stateful_sets, withheld).await?;
         self.sweep_kind::<Deployment>(deployments, withheld).await?;
         self.sweep_kind::<Service>(services, withheld).await?;

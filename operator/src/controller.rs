@@ -22,14 +22,15 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use crate::apply::{ApplyError, FIELD_MANAGER, apply};
+use crate::apply::{ApplyError, FIELD_MANAGER, apply, ask_for_certificates};
 use crate::config::Config;
 use crate::http::{self, HttpError};
 use crate::leader::fence::Fence;
 use crate::metrics::{Metrics, Outcome};
-use crate::observe::{ObserveError, observe};
-use crate::plan::{Plan, given_secrets};
-use crate::resources;
+use crate::observe::{ObserveError, Observed, observe};
+use crate::plan::{Identity, Plan, Refusal, expiries, given_secrets, owner};
+use crate::resources::names::Names;
+use crate::resources::{self, issued};
 use crate::status::{Facts, status};
 
 /// How many pipelines are worked on at once.
@@ -163,10 +164,12 @@ async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error
     let plan = match Plan::new(pipeline, &observed, &context.config) {
         Ok(plan) => plan,
         Err(refusal) => {
-            let facts = Facts::Refused { reason: refusal.reason().into(), message: refusal.to_string() };
+            let facts = refused(context, pipeline, &observed, &refusal).await?;
             return report(context, pipeline, &facts).await;
         }
     };
+    let Names { namespace, pipeline: name } = &plan.pipeline.names;
+    context.metrics.certificates(namespace, name, expiries(&plan));
     let database = database::access(context, pipeline, &plan, &observed).await;
     let desired = resources::desired(&plan, &database.tokens);
     let applied = match apply(&context.client, &plan, &desired, &observed.children).await {
@@ -183,6 +186,31 @@ async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error
     let dashboard = parts::dashboard(context, &plan, &database, &applied, &observed.children.pods).await;
     let facts = parts::facts(&plan, &observed.children.pods, applied, database, bridge, dashboard);
     report(context, pipeline, &facts).await
+}
+
+/// What is missing may be what cert-manager has not been asked for yet.
+async fn refused(
+    context: &Context,
+    pipeline: &IoTPipeline,
+    observed: &Observed,
+    refusal: &Refusal,
+) -> Result<Facts, Error> {
+    let (reason, message) = (refusal.reason().into(), refusal.to_string());
+    if !matches!(refusal, Refusal::NotIssued(_)) {
+        return Ok(Facts::Refused { reason, message });
+    }
+    let identity = Identity { names: Names::of(pipeline), owner: owner(pipeline) };
+    let (desired, found) = (issued::desired(pipeline), &observed.children.certificates);
+    match ask_for_certificates(&context.client, &identity, &desired, found).await {
+        Ok(()) => Ok(Facts::Refused { reason, message }),
+        Err(error) if error.is_unknown_kind() => Ok(Facts::Refused {
+            reason: "CertManagerNotFound".into(),
+            message: "this cluster has no cert-manager, which issuerRef needs: install it \
+                      (https://cert-manager.io/docs/installation/), or remove issuerRef"
+                .into(),
+        }),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Failures that go away by themselves are not the user's business; the others are.

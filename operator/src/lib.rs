@@ -10,6 +10,7 @@
 //! network.
 
 pub mod apply;
+pub mod certificate;
 pub mod cluster;
 pub mod compare;
 pub mod config;

@@ -53,6 +53,9 @@ enum Command {
         /// The name of the process.
         #[arg(long, value_name = "NAME")]
         process: String,
+        /// The port that it listens on: /healthz on port 8080 says whether it does.
+        #[arg(long, value_name = "PORT")]
+        port: u16,
     },
 }
 
@@ -65,7 +68,7 @@ enum LogFormat {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     match arguments.command {
-        Some(Command::Reload { watch, process }) => reload::run(&watch, &process),
+        Some(Command::Reload { watch, process, port }) => reload::run(&watch, &process, port),
         None => operate(arguments),
     }
 }
