@@ -197,7 +197,7 @@ fn kept_or_new(secrets: &[Secret], name: &str, key: &str) -> Result<String, NoCr
 }
 
 /// 192 random bits, in letters, digits, - and _.
-fn generate() -> Result<String, NoCredential> {
+pub(crate) fn generate() -> Result<String, NoCredential> {
     let mut bytes = [0; 24];
     SystemRandom::new().fill(&mut bytes).map_err(|_| NoCredential::Randomness)?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))

@@ -13,6 +13,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -23,6 +24,18 @@ pub enum Outcome {
     Success,
     /// One failed; it comes again.
     Failure,
+}
+
+/// What this operator is in the election.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Role {
+    /// It doesn't know: the Lease can't be read, or was lost.
+    #[default]
+    Candidate,
+    /// Another works.
+    Standby,
+    /// It works.
+    Leader,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -45,6 +58,8 @@ pub struct Metrics {
     passes: Family<Ended, Counter>,
     seconds: Histogram,
     watch_failures: Family<Kind, Counter>,
+    is_leader: Gauge,
+    role: Mutex<Role>,
     stores: Mutex<Vec<Store<IoTPipeline>>>,
     /// By namespace and name of the pipeline: until when the certificate of each part holds.
     certificates: Mutex<BTreeMap<(String, String), Expiries>>,
@@ -57,6 +72,8 @@ impl Default for Metrics {
         let passes = Family::<Ended, Counter>::default();
         let seconds = Histogram::new([0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]);
         let watch_failures = Family::<Kind, Counter>::default();
+        let is_leader = Gauge::default();
+        registry.register("is_leader", "Whether this operator holds the lease: 1 or 0", is_leader.clone());
         registry.register("passes", "Passes over a pipeline, by how they ended", passes.clone());
         registry.register("pass_seconds", "How long a pass took", seconds.clone());
         registry.register(
@@ -69,6 +86,8 @@ impl Default for Metrics {
             passes,
             seconds,
             watch_failures,
+            is_leader,
+            role: Mutex::default(),
             stores: Mutex::default(),
             certificates: Mutex::default(),
             last_pass: Mutex::new(Instant::now()),
@@ -77,6 +96,22 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// What the operator is in the election. The caches are of one term.
+    pub fn set_role(&self, role: Role) {
+        let mut now = self.role.lock().unwrap_or_else(PoisonError::into_inner);
+        if *now != role {
+            self.is_leader.set((role == Role::Leader).into());
+            self.stores().clear();
+            *self.last_pass.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            *now = role;
+        }
+    }
+
+    /// What the operator is in the election.
+    pub fn role(&self) -> Role {
+        *self.role.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A pass has ended.
     pub fn reconciled(&self, outcome: Outcome, took: Duration) {
         self.passes.get_or_create(&Ended { outcome }).inc();

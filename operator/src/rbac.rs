@@ -17,3 +17,8 @@ pub const RIGHTS: &[(&str, &str, &[&str])] = &[
     ("cert-manager.io", "certificates", &["get", "list", "create", "patch", "delete"]),
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
+
+/// The same, in the operator's own namespace: the Lease by which one of several is elected. `create` is for
+/// any name, since the API server knows none yet; the others are for the one Lease.
+pub const LEASE_RIGHTS: &[(&str, &str, &[&str])] =
+    &[("coordination.k8s.io", "leases", &["create"]), ("coordination.k8s.io", "leases", &["get", "update"])];

@@ -8,7 +8,9 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Json, Response};
+use iotpipeline_operator::http;
 use iotpipeline_operator::influxdb::{InfluxDb, SetUp, Wanted};
+use iotpipeline_operator::leader::fence::Fence;
 use iotpipeline_operator::resources::Tokens;
 use serde_json::{Value, json};
 
@@ -106,7 +108,7 @@ async fn start(fake: Fake) -> (Shared, String) {
 }
 
 fn database(url: &str, token: &str) -> InfluxDb {
-    InfluxDb::new(iotpipeline_operator::http::client(None).expect("there is a client"), url, token)
+    InfluxDb::new(http::client(None, &Fence::open()).expect("there is a client"), url, token)
 }
 
 fn wanted(known: Tokens) -> Wanted<'static> {

@@ -18,6 +18,7 @@ mod refused_clients;
 mod replicas;
 mod rotation;
 mod silence;
+mod uninstall;
 
 use std::time::Duration;
 

@@ -99,9 +99,8 @@ async fn managed(
 fn client(context: &Context, plan: &Plan) -> Result<reqwest::Client, Part> {
     match plan.database.ca() {
         None => Ok(context.http.clone()),
-        Some(ca) => {
-            http::client(Some(ca)).map_err(|error| Part::not_ready("InvalidAuthority", error.to_string()))
-        }
+        Some(ca) => http::client(Some(ca), &context.fence)
+            .map_err(|error| Part::not_ready("InvalidAuthority", error.to_string())),
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) async fn dashboard(
         }
         Dashboard::External { url, access, ca } => {
             let Some(token) = &database.tokens.dashboard else { return Some(waiting()) };
-            let http = match ca.as_deref().map(|ca| http::client(Some(ca))) {
+            let http = match ca.as_deref().map(|ca| http::client(Some(ca), &context.fence)) {
                 None => context.http.clone(),
                 Some(Ok(http)) => http,
                 Some(Err(error)) => return Some(Part::not_ready("InvalidAuthority", error.to_string())),

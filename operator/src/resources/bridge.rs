@@ -9,7 +9,7 @@ use super::mosquitto::BRIDGE_USER;
 use super::names::{Component, POD_INDEX};
 use super::pod::{self, Pod, ProbePort};
 use super::{BridgeObjects, hash, keyed_hash, part_metadata, remembering, secret};
-use crate::plan::{Broker, Database, Identity, Plan};
+use crate::plan::{Broker, Database, DatabasePlace, Identity, Plan};
 
 const USER: i64 = 65532;
 
@@ -116,7 +116,7 @@ fn bridge(plan: &Plan) -> Container {
             pod::read_only("credentials", CREDENTIALS),
             pod::mount("state", "/var/lib/iotpipeline"),
         ]),
-        readiness_probe: Some(pod::http_probe("/readyz", ProbePort::Named("http"), 2, 2)),
+        readiness_probe: Some(pod::http_probe("/readyz", ProbePort::Named("http"), 1, 1)),
         liveness_probe: Some(pod::http_probe("/livez", ProbePort::Named("http"), 10, 6)),
         ..pod::container("bridge", &plan.bridge.image)
     }
@@ -177,6 +177,9 @@ pub fn config(plan: &Plan) -> BridgeConfig {
             .shared
             .then(|| Sharing { group: names.unique(), members: plan.bridges.members }),
         max_message_size: plan.max_message_size,
+        // What others own is not written to without a message of theirs.
+        canary: matches!(plan.broker, Broker::Managed(_))
+            && matches!(plan.database.place, DatabasePlace::Managed(_)),
         routes: plan.routes.clone(),
     }
 }

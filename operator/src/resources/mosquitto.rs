@@ -213,7 +213,9 @@ fn acl(plan: &Plan, users: &[User]) -> String {
     for filter in filters {
         let _ = writeln!(lines, "topic read {filter}");
     }
-    let _ = writeln!(lines, "topic write iotpipeline/{}/dead-letter/#", plan.pipeline.names.pipeline);
+    for own in ["dead-letter", "canary"] {
+        let _ = writeln!(lines, "topic write iotpipeline/{}/{own}/#", plan.pipeline.names.pipeline);
+    }
     let mut commands: Vec<String> = plan.routes.iter().filter_map(Route::command_filter).collect();
     commands.sort_unstable();
     commands.dedup();
