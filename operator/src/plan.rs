@@ -105,7 +105,7 @@ pub struct Volume {
 /// The broker.
 pub enum Broker {
     /// mosquitto.
-    Managed(ManagedBroker),
+    Managed(Box<ManagedBroker>),
     /// Somebody else's.
     External(ExternalBroker),
 }
@@ -165,7 +165,7 @@ pub struct Database {
 /// Whose database it is.
 pub enum DatabasePlace {
     /// InfluxDB, run by the operator.
-    Managed(ManagedDatabase),
+    Managed(Box<ManagedDatabase>),
     /// Somebody else's.
     External(ExternalDatabase),
 }
@@ -277,7 +277,7 @@ impl Plan {
         let names = Names::of(pipeline);
         let given = Given(&observed.given);
         let broker = match &spec.broker.external {
-            None => Broker::Managed(managed_broker(spec, &names, observed, config)?),
+            None => Broker::Managed(Box::new(managed_broker(spec, &names, observed, config)?)),
             Some(external) => Broker::External(ExternalBroker::new(external, &given)?),
         };
         let dashboard = match &spec.dashboard {

@@ -16,6 +16,7 @@ mod live_route;
 mod live_user;
 mod refused_clients;
 mod replicas;
+mod rotation;
 mod silence;
 mod uninstall;
 

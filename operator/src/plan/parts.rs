@@ -76,7 +76,7 @@ pub(super) fn plan_database(
     let database = &spec.database;
     let given = Given(&observed.given);
     let place = match &database.external {
-        None => DatabasePlace::Managed(ManagedDatabase {
+        None => DatabasePlace::Managed(Box::new(ManagedDatabase {
             workload: Workload {
                 image: config.image_of(&config.images.influxdb, database.image.as_ref()),
                 resources: resources(database.resources.as_ref(), ("50m", "128Mi"), "database.resources")?,
@@ -87,7 +87,7 @@ pub(super) fn plan_database(
             admin_password: observed.credentials.database.password.clone(),
             admin_token: observed.credentials.database.token.clone(),
             tls: server_tls(spec, Component::Database, names, observed)?,
-        }),
+        })),
         Some(external) => {
             let token = given.value(&external.token_secret_ref, "database.external.tokenSecretRef")?;
             DatabasePlace::External(ExternalDatabase {
