@@ -12,7 +12,7 @@ pub const RIGHTS: &[(&str, &str, &[&str])] = &[
     ("", "secrets", &["get", "list", "watch", "create", "patch", "delete"]),
     ("", "services", &["get", "list", "watch", "create", "patch", "delete"]),
     ("", "pods", &["list", "watch", "patch"]),
-    ("", "persistentvolumeclaims", &["list", "patch"]),
+    ("", "persistentvolumeclaims", &["list", "watch", "patch"]),
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
 
