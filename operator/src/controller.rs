@@ -60,7 +60,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// What the watches have told of the pipelines' objects.
     pub cache: Arc<Cache>,
-    /// When a pass last wrote objects of a pipeline.
+    /// When content that pods read was first written, by its hash.
     written: Recent,
     /// When a pod was last touched, by its uid.
     touched: Recent,
@@ -195,9 +195,6 @@ async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error
             return Err(error.into());
         }
     };
-    if applied.writes > 0 {
-        context.written.note(key(pipeline));
-    }
     let refreshed = refresh::refresh(context, &desired, &plan, &applied, &observed.children.pods).await?;
     let bridge = refreshed.bridge;
     let dashboard = parts::dashboard(context, &plan, &database, &applied, &observed.children.pods).await;

@@ -22,6 +22,13 @@ impl Recent {
         times.insert(name, Instant::now());
     }
 
+    /// It happens now, unless it has happened a moment ago.
+    pub(super) fn note_first(&self, name: &str) {
+        if !self.is_within(name, MEMORY) {
+            self.note(name.to_owned());
+        }
+    }
+
     /// Whether it happened within this time.
     pub(super) fn is_within(&self, name: &str, time: Duration) -> bool {
         let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -40,5 +47,8 @@ mod tests {
         assert!(recent.is_within("a", MEMORY));
         assert!(!recent.is_within("a", Duration::ZERO));
         assert!(!recent.is_within("b", MEMORY));
+        let first = recent.0.lock().expect("nobody panics")["a"];
+        recent.note_first("a");
+        assert_eq!(recent.0.lock().expect("nobody panics")["a"], first);
     }
 }

@@ -61,11 +61,13 @@ pub(super) async fn refresh(
         (Component::Broker, desired.broker.as_ref().map(|broker| &broker.live_hash)),
         (Component::Dashboard, desired.dashboard.wanted().map(|dashboard| &dashboard.live_hash)),
     ];
-    let names = &plan.pipeline.names;
-    let is_new = context.written.is_within(&format!("{}/{}", names.namespace, names.pipeline), KNOWN);
     let mut is_pending = false;
     for (component, hash) in unasked {
         let Some(hash) = hash else { continue };
+        if applied.writes > 0 {
+            context.written.note_first(hash);
+        }
+        let is_new = context.written.is_within(hash, KNOWN);
         for pod in pods_of(component, pods).filter(|pod| is_running(pod)) {
             let count = touches(pod, hash);
             if count >= TOUCHES {
