@@ -1,15 +1,17 @@
 //! Makes the cluster what is desired: server-side apply with one field manager, and no write where
 //! nothing would change.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::cache::{Cache, Cached};
 use crate::compare::{is_contained, nanos};
 use crate::observe::Children;
 use crate::plan::{Broker, DatabasePlace, Identity, Plan, Volume};
@@ -101,11 +103,14 @@ impl ApplyError {
 /// At the first object that could not be written.
 pub async fn apply(
     client: &Client,
+    cache: &Cache,
     plan: &Plan,
     desired: &Desired,
     children: &Children,
 ) -> Result<Applied, ApplyError> {
-    let mut pass = Pass { client, pipeline: &plan.pipeline, kept: Vec::new(), writes: 0 };
+    let absent_secrets = &children.absent_secrets;
+    let mut pass =
+        Pass { client, cache, pipeline: &plan.pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
     let Desired { authority, certificates, broker, database, bridge, dashboard } = desired;
     let mut applied = Applied::default();
     // What is signed is of no use without who signed it.
@@ -170,11 +175,13 @@ pub async fn apply(
 /// If one could not be asked for.
 pub async fn ask_for_certificates(
     client: &Client,
+    cache: &Cache,
     pipeline: &Identity,
     desired: &[Certificate],
     observed: &[Certificate],
 ) -> Result<(), ApplyError> {
-    let mut pass = Pass { client, pipeline, kept: Vec::new(), writes: 0 };
+    let absent_secrets = &BTreeSet::new();
+    let mut pass = Pass { client, cache, pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
     for certificate in desired {
         pass.one(observed, certificate).await?;
     }
@@ -187,10 +194,13 @@ pub async fn ask_for_certificates(
 /// If it could not be written.
 pub async fn apply_again(
     client: &Client,
+    cache: &Cache,
     plan: &Plan,
     desired: &StatefulSet,
 ) -> Result<StatefulSet, ApplyError> {
-    let mut pass = Pass { client, pipeline: &plan.pipeline, kept: Vec::new(), writes: 0 };
+    let absent_secrets = &BTreeSet::new();
+    let mut pass =
+        Pass { client, cache, pipeline: &plan.pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
     pass.one(&[], desired).await
 }
 
@@ -198,12 +208,14 @@ pub async fn apply_again(
 ///
 /// # Errors
 /// If the API server refuses.
-pub async fn touch(client: &Client, pod: &Pod, value: &str) -> Result<(), ApplyError> {
+pub async fn touch(client: &Client, cache: &Cache, pod: &Pod, value: &str) -> Result<(), ApplyError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
     let patch = json!({"metadata": {"uid": pod.metadata.uid, "annotations": {CONFIG_HASH: value}}});
-    let written = api.patch_metadata(&pod.name_any(), &parameters(false), &Patch::Merge(patch)).await;
-    match written {
-        Ok(_) => Ok(()),
+    match api.patch(&pod.name_any(), &parameters(false), &Patch::Merge(patch)).await {
+        Ok(touched) => {
+            cache.put(&touched);
+            Ok(())
+        }
         // Gone, or another pod by now: the new one reads the new files.
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
         Err(source) => Err(write_error::<Pod>("touch", &pod.name_any(), source)),
@@ -212,6 +224,8 @@ pub async fn touch(client: &Client, pod: &Pod, value: &str) -> Result<(), ApplyE
 
 struct Pass<'a> {
     client: &'a Client,
+    cache: &'a Cache,
+    absent_secrets: &'a BTreeSet<String>,
     pipeline: &'a Identity,
     /// Kind and name of every object that was desired.
     kept: Vec<(String, String)>,
@@ -237,11 +251,7 @@ impl Pass<'_> {
 
     async fn one<K>(&mut self, observed: &[K], desired: &K) -> Result<K, ApplyError>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Serialize
-            + DeserializeOwned
-            + std::fmt::Debug,
+        K: Cached + Clone + std::fmt::Debug,
     {
         let name = desired.name_any();
         self.kept.push((K::kind(&()).into_owned(), name.clone()));
@@ -254,7 +264,12 @@ impl Pass<'_> {
                 if is_contained(&wanted, &serde_json::to_value(live)?) {
                     return Ok(live.clone());
                 }
+                if K::kind(&()) == "Secret" {
+                    // It holds what is nowhere else, so what is written must follow from what it has now.
+                    wanted["metadata"]["resourceVersion"] = live.resource_version().into();
+                }
             }
+            None if K::kind(&()) == "Secret" && self.absent_secrets.contains(&name) => {}
             None => {
                 let unlabelled = self.api::<K>().get_opt(&name).await;
                 if let Some(live) = unlabelled.map_err(|source| write_error::<K>("get", &name, source))? {
@@ -268,7 +283,9 @@ impl Pass<'_> {
         self.writes += 1;
         tracing::debug!(kind = %K::kind(&()), name, "applying");
         let patched = self.api::<K>().patch(&name, &parameters(true), &Patch::<Value>::Apply(wanted)).await;
-        patched.map_err(|source| write_error::<K>("apply", &name, source))
+        let patched = patched.map_err(|source| write_error::<K>("apply", &name, source))?;
+        self.cache.put(&patched);
+        Ok(patched)
     }
 
     fn owner_of<'k, K: Resource>(&self, live: &'k K) -> Option<&'k str> {
@@ -307,6 +324,7 @@ impl Pass<'_> {
             certificates,
             pods: _,
             claims: _,
+            absent_secrets: _,
         } = children;
         self.sweep_kind::<Certificate>(certificates, withheld).await?;
         self.sweep_kind::<StatefulSet>(stateful_sets, withheld).await?;

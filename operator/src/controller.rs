@@ -3,6 +3,7 @@
 mod database;
 mod events;
 mod parts;
+mod recent;
 mod refresh;
 mod watch;
 
@@ -23,6 +24,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::apply::{ApplyError, FIELD_MANAGER, apply, ask_for_certificates};
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::http::{self, HttpError};
 use crate::leader::fence::Fence;
@@ -32,9 +34,10 @@ use crate::plan::{Identity, Plan, Refusal, expiries, given_secrets, owner};
 use crate::resources::names::Names;
 use crate::resources::{self, issued};
 use crate::status::{Facts, status};
+use recent::Recent;
 
 /// How many pipelines are worked on at once.
-const CONCURRENCY: u16 = 8;
+const CONCURRENCY: u16 = 16;
 
 /// A pass must not hold its place for as long as somebody takes to answer.
 const PASS_LIMIT: Duration = Duration::from_secs(45);
@@ -56,6 +59,12 @@ pub struct Context {
     pub recorder: Recorder,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What the watches have told of the pipelines' objects.
+    pub cache: Arc<Cache>,
+    /// When content that pods read was first written, by its hash.
+    written: Recent,
+    /// When a pod was last touched, by its uid.
+    touched: Recent,
     permits: Semaphore,
     failures: Mutex<HashMap<String, u32>>,
     /// By pipeline, its uid and the latest generation that was worked for.
@@ -93,8 +102,20 @@ impl Context {
         let http = http::client(None, &fence)?;
         let recorder = Recorder::new(client.clone(), FIELD_MANAGER.into());
         let permits = Semaphore::new(CONCURRENCY.into());
-        let (failures, generations) = (Mutex::default(), Mutex::default());
-        Ok(Self { client, config, fence, http, recorder, metrics, permits, failures, generations })
+        Ok(Self {
+            client,
+            config,
+            fence,
+            http,
+            recorder,
+            metrics,
+            cache: Arc::default(),
+            written: Recent::default(),
+            touched: Recent::default(),
+            permits,
+            failures: Mutex::default(),
+            generations: Mutex::default(),
+        })
     }
 }
 
@@ -114,6 +135,7 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
         client: context.client.clone(),
         namespace,
         metrics: context.metrics.clone(),
+        cache: context.cache.clone(),
         relist: Duration::from_secs(context.config.relist_seconds),
     };
     let (store, pipelines) = watches.pipelines();
@@ -126,6 +148,7 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
         .watches_stream(watches.config_maps(), watch::pipeline_of)
         .watches_stream(watches.secrets(), watch::pipeline_of)
         .watches_stream(watches.pods(), watch::pipeline_of)
+        .watches_stream(watches.claims(), watch::pipeline_of)
         .run(reconcile, error_policy, context)
         .for_each(|result| async move {
             if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = result {
@@ -160,7 +183,7 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
 
 /// One pass: what is, what is to be, make it so, say how it is.
 async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error> {
-    let observed = observe(&context.client, pipeline).await?;
+    let observed = observe(&context.client, &context.cache, pipeline).await?;
     let plan = match Plan::new(pipeline, &observed, &context.config) {
         Ok(plan) => plan,
         Err(refusal) => {
@@ -172,7 +195,7 @@ async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error
     context.metrics.certificates(namespace, name, expiries(&plan));
     let database = database::access(context, pipeline, &plan, &observed).await;
     let desired = resources::desired(&plan, &database.tokens);
-    let applied = match apply(&context.client, &plan, &desired, &observed.children).await {
+    let applied = match apply(&context.client, &context.cache, &plan, &desired, &observed.children).await {
         Ok(applied) => applied,
         Err(error) if error.namespace_is_going() => return Ok(Action::await_change()),
         Err(error) => {
@@ -182,10 +205,12 @@ async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error
             return Err(error.into());
         }
     };
-    let bridge = refresh::refresh(context, &desired, &plan, &applied, &observed.children.pods).await?;
+    let refreshed = refresh::refresh(context, &desired, &plan, &applied, &observed.children.pods).await?;
+    let bridge = refreshed.bridge;
     let dashboard = parts::dashboard(context, &plan, &database, &applied, &observed.children.pods).await;
     let facts = parts::facts(&plan, &observed.children.pods, applied, database, bridge, dashboard);
-    report(context, pipeline, &facts).await
+    let action = report(context, pipeline, &facts).await?;
+    Ok(if refreshed.is_pending { Action::requeue(refresh::TOUCH_AGAIN) } else { action })
 }
 
 /// What is missing may be what cert-manager has not been asked for yet.
@@ -201,7 +226,7 @@ async fn refused(
     }
     let identity = Identity { names: Names::of(pipeline), owner: owner(pipeline) };
     let (desired, found) = (issued::desired(pipeline), &observed.children.certificates);
-    match ask_for_certificates(&context.client, &identity, &desired, found).await {
+    match ask_for_certificates(&context.client, &context.cache, &identity, &desired, found).await {
         Ok(()) => Ok(Facts::Refused { reason, message }),
         Err(error) if error.is_unknown_kind() => Ok(Facts::Refused {
             reason: "CertManagerNotFound".into(),
@@ -278,6 +303,7 @@ fn look_again(pipeline: &IoTPipeline, facts: &Facts) -> Duration {
 
 /// Twice as long after every failure in a row, each pipeline for itself; longer if the API server asks for it.
 fn error_policy(pipeline: Arc<IoTPipeline>, error: &Error, context: Arc<Context>) -> Action {
+    context.cache.distrust(&pipeline.namespace().unwrap_or_default(), &pipeline.name_any());
     let mut failures = context.failures();
     let count = failures.entry(key(&pipeline)).or_insert(0);
     *count += 1;

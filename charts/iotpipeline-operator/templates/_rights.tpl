@@ -18,7 +18,7 @@ operator/src/rbac.rs; a test compares the two. */}}
   verbs: [list, watch, patch]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [list, patch]
+  verbs: [list, watch, patch]
 - apiGroups: [cert-manager.io]
   resources: [certificates]
   verbs: [get, list, create, patch, delete]
