@@ -3,7 +3,7 @@
 //! A message's way, one file a stage:
 //!
 //! 1. [`source`] dials the broker, by [`tls`] and [`websocket`] where its URL says so, and reads in gulps; [`packet`]
-//!    finds the packets, [`session`] answers them.
+//!    finds the packets, in the [`version`] of the connection, [`session`] answers them.
 //! 2. [`intake`] takes a message in: [`route`] finds its routes in the compiled [`table`], [`decode`]
 //!    reads the payload (keys and values by [`object`] with `value` and `cbor`, line protocol by [`lines`]) into
 //!    [`values`], [`point`] and [`encode`] write them as line protocol into the open [`batch`]; [`properties`] are
@@ -67,6 +67,7 @@ pub mod table;
 pub mod tls;
 mod value;
 pub mod values;
+pub mod version;
 pub mod watchdog;
 pub mod websocket;
 
