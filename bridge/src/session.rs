@@ -22,6 +22,7 @@ use crate::leave::Leave;
 use crate::metrics::{ReasonLabel, RouteLabel, SideName};
 use crate::packet::{Incoming, Publish};
 use crate::rebirth::Rebirths;
+use crate::room::Room;
 use crate::sink::Outcome;
 use crate::source::SourceError;
 use crate::sparkplug::{LeftOut, Topic};
@@ -50,10 +51,7 @@ pub struct Session {
     subscriber: Subscriber,
     ids: PacketIds,
     limits: Limits,
-    /// How many messages may be unacknowledged. A broker of MQTT 5 was told, one of 3.1.1 can't be.
-    room: usize,
-    /// Messages that came when there was no room are left with the broker, and all after them.
-    left_behind: bool,
+    room: Room,
     /// Takes part with others.
     divides: bool,
     /// Told to stop: messages are left with the broker.
@@ -87,8 +85,7 @@ impl Session {
             subscriber,
             ids: PacketIds::default(),
             limits: Limits { version: Version::V5, receive_maximum: 0, packet_size: 0 },
-            room: loaded.config.mqtt.receive_maximum.into(),
-            left_behind: false,
+            room: Room::new(loaded.config.mqtt.receive_maximum),
             divides: loaded.member.is_some() && !loaded.leaves,
             draining: false,
             leave: loaded.leaves.then(Leave::default),
@@ -110,6 +107,7 @@ impl Session {
         };
         let identifiers =
             properties.and_then(|all| all.subscription_identifiers_available).is_none_or(|flag| flag != 0);
+        self.room.connected(version);
         self.subscriber.connect(version, identifiers, connack.session_present);
         self.stamps.connected(connack.session_present);
         self.health.metrics.connections.inc();
@@ -133,7 +131,7 @@ impl Session {
             self.health.metrics.disconnections.inc();
         }
         self.limits.receive_maximum = 0;
-        self.left_behind = false;
+        self.room.disconnected();
         self.acks.disconnect();
         self.stamps.disconnected();
         self.letters.disconnect();
@@ -176,7 +174,7 @@ impl Session {
         self.intake.reconfigure(&tables, loaded.config.max_message_size);
         self.subscriber.want(&loaded.filters);
         self.stamps.share(loaded.member);
-        self.room = loaded.config.mqtt.receive_maximum.into();
+        self.room.resize(loaded.config.mqtt.receive_maximum);
         self.divides = loaded.member.is_some() && !loaded.leaves;
         if self.leave.is_some() != loaded.leaves {
             self.leave = loaded.leaves.then(Leave::default);
@@ -232,31 +230,14 @@ impl Session {
         self.acks.outstanding()
     }
 
-    /// Whether messages are to stay unread: as many are unacknowledged as may be. Dead letters are answered
-    /// behind what is unread, so while one is due, the messages before its answer are read and left.
+    /// Whether messages are to stay unread, since as many are unacknowledged as may be.
     pub fn is_full(&self) -> bool {
-        !self.has_room() && self.letters.is_empty() && !self.left_behind
+        self.room.is_full(&self.acks, !self.letters.is_empty())
     }
 
-    fn has_room(&self) -> bool {
-        self.limits.version == Version::V5 || self.acks.outstanding() < self.room
-    }
-
-    /// Whether the connection is to be made anew, so that what was left with the broker comes again: when
-    /// nothing can be mistaken for it any more.
+    /// Whether the connection is to be made anew, for messages that were left with the broker.
     pub fn wants_reconnect(&self) -> bool {
-        self.left_behind && self.acks.outstanding() == 0 && self.stamps.is_settled()
-    }
-
-    /// Whether a message is none, or is to stay with the broker. Before MQTT 5 brokers may send a message again
-    /// on the same connection; what they send behind one that is left would be acknowledged before it.
-    fn is_left(&mut self, publish: &Publish<'_>) -> bool {
-        let is_plain = self.limits.version == Version::V5 || publish.qos == 0;
-        if is_plain || publish.dup && self.acks.awaits(publish.packet_id) {
-            return !is_plain;
-        }
-        self.left_behind |= !self.has_room();
-        self.left_behind
+        self.room.wants_reconnect(&self.acks, &self.stamps)
     }
 
     /// Deals with one packet.
@@ -315,7 +296,7 @@ impl Session {
         if let Some(leave) = &mut self.leave {
             leave.received();
         }
-        if self.is_left(publish) {
+        if self.room.leaves(publish, &self.acks) {
             return;
         }
         let (sequence, stamp, repeated, position) = if publish.qos == 0 {
