@@ -1,18 +1,21 @@
 //! Makes the cluster what is desired: server-side apply with one field manager, and no write where
 //! nothing would change.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::cache::{Cache, Cached};
 use crate::compare::{is_contained, nanos};
 use crate::observe::Children;
 use crate::plan::{Broker, DatabasePlace, Identity, Plan, Volume};
+use crate::resources::issued::Certificate;
 use crate::resources::names::{COMPONENT, CONFIG_HASH, Component};
 use crate::resources::{
     BridgeObjects, BrokerObjects, DashboardObjects, DatabaseObjects, Desired, Part, hash,
@@ -78,6 +81,12 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
+    /// Whether the API server knows no such kind of object.
+    pub fn is_unknown_kind(&self) -> bool {
+        let Self::Write { source, .. } = self else { return false };
+        matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404)
+    }
+
     /// Whether nothing can be made any more because the namespace is being deleted, and the pipeline with
     /// it. The API server says so by the cause that namespace lifecycle admission gives.
     pub fn namespace_is_going(&self) -> bool {
@@ -94,13 +103,23 @@ impl ApplyError {
 /// At the first object that could not be written.
 pub async fn apply(
     client: &Client,
+    cache: &Cache,
     plan: &Plan,
     desired: &Desired,
     children: &Children,
 ) -> Result<Applied, ApplyError> {
-    let mut pass = Pass { client, pipeline: &plan.pipeline, kept: Vec::new(), writes: 0 };
-    let Desired { broker, database, bridge, dashboard } = desired;
+    let absent_secrets = &children.absent_secrets;
+    let mut pass =
+        Pass { client, cache, pipeline: &plan.pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
+    let Desired { authority, certificates, broker, database, bridge, dashboard } = desired;
     let mut applied = Applied::default();
+    // What is signed is of no use without who signed it.
+    if let Some(secret) = authority {
+        pass.one(&children.secrets, secret).await?;
+    }
+    for certificate in certificates {
+        pass.one(&children.certificates, certificate).await?;
+    }
     // What a pod mounts comes before the pod, and what gives it a name in the network too.
     if let Some(BrokerObjects { user_secrets, secret, service, stateful_set, live_hash: _ }) = broker {
         for user in user_secrets {
@@ -150,16 +169,38 @@ pub async fn apply(
     Ok(applied)
 }
 
+/// Asks cert-manager for certificates, before there can be a plan that needs them.
+///
+/// # Errors
+/// If one could not be asked for.
+pub async fn ask_for_certificates(
+    client: &Client,
+    cache: &Cache,
+    pipeline: &Identity,
+    desired: &[Certificate],
+    observed: &[Certificate],
+) -> Result<(), ApplyError> {
+    let absent_secrets = &BTreeSet::new();
+    let mut pass = Pass { client, cache, pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
+    for certificate in desired {
+        pass.one(observed, certificate).await?;
+    }
+    Ok(())
+}
+
 /// Writes a set of a pipeline once more, with another content.
 ///
 /// # Errors
 /// If it could not be written.
 pub async fn apply_again(
     client: &Client,
+    cache: &Cache,
     plan: &Plan,
     desired: &StatefulSet,
 ) -> Result<StatefulSet, ApplyError> {
-    let mut pass = Pass { client, pipeline: &plan.pipeline, kept: Vec::new(), writes: 0 };
+    let absent_secrets = &BTreeSet::new();
+    let mut pass =
+        Pass { client, cache, pipeline: &plan.pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
     pass.one(&[], desired).await
 }
 
@@ -167,12 +208,14 @@ pub async fn apply_again(
 ///
 /// # Errors
 /// If the API server refuses.
-pub async fn touch(client: &Client, pod: &Pod, value: &str) -> Result<(), ApplyError> {
+pub async fn touch(client: &Client, cache: &Cache, pod: &Pod, value: &str) -> Result<(), ApplyError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
     let patch = json!({"metadata": {"uid": pod.metadata.uid, "annotations": {CONFIG_HASH: value}}});
-    let written = api.patch_metadata(&pod.name_any(), &parameters(false), &Patch::Merge(patch)).await;
-    match written {
-        Ok(_) => Ok(()),
+    match api.patch(&pod.name_any(), &parameters(false), &Patch::Merge(patch)).await {
+        Ok(touched) => {
+            cache.put(&touched);
+            Ok(())
+        }
         // Gone, or another pod by now: the new one reads the new files.
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
         Err(source) => Err(write_error::<Pod>("touch", &pod.name_any(), source)),
@@ -181,6 +224,8 @@ pub async fn touch(client: &Client, pod: &Pod, value: &str) -> Result<(), ApplyE
 
 struct Pass<'a> {
     client: &'a Client,
+    cache: &'a Cache,
+    absent_secrets: &'a BTreeSet<String>,
     pipeline: &'a Identity,
     /// Kind and name of every object that was desired.
     kept: Vec<(String, String)>,
@@ -206,11 +251,7 @@ impl Pass<'_> {
 
     async fn one<K>(&mut self, observed: &[K], desired: &K) -> Result<K, ApplyError>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Serialize
-            + DeserializeOwned
-            + std::fmt::Debug,
+        K: Cached + Clone + std::fmt::Debug,
     {
         let name = desired.name_any();
         self.kept.push((K::kind(&()).into_owned(), name.clone()));
@@ -223,7 +264,12 @@ impl Pass<'_> {
                 if is_contained(&wanted, &serde_json::to_value(live)?) {
                     return Ok(live.clone());
                 }
+                if K::kind(&()) == "Secret" {
+                    // It holds what is nowhere else, so what is written must follow from what it has now.
+                    wanted["metadata"]["resourceVersion"] = live.resource_version().into();
+                }
             }
+            None if K::kind(&()) == "Secret" && self.absent_secrets.contains(&name) => {}
             None => {
                 let unlabelled = self.api::<K>().get_opt(&name).await;
                 if let Some(live) = unlabelled.map_err(|source| write_error::<K>("get", &name, source))? {
@@ -237,7 +283,9 @@ impl Pass<'_> {
         self.writes += 1;
         tracing::debug!(kind = %K::kind(&()), name, "applying");
         let patched = self.api::<K>().patch(&name, &parameters(true), &Patch::<Value>::Apply(wanted)).await;
-        patched.map_err(|source| write_error::<K>("apply", &name, source))
+        let patched = patched.map_err(|source| write_error::<K>("apply", &name, source))?;
+        self.cache.put(&patched);
+        Ok(patched)
     }
 
     fn owner_of<'k, K: Resource>(&self, live: &'k K) -> Option<&'k str> {
@@ -267,8 +315,18 @@ impl Pass<'_> {
 
     /// Deletes what the pipeline owns and no longer wants.
     async fn sweep(&mut self, children: &Children, withheld: &[Component]) -> Result<(), ApplyError> {
-        let Children { stateful_sets, deployments, services, config_maps, secrets, pods: _, claims: _ } =
-            children;
+        let Children {
+            stateful_sets,
+            deployments,
+            services,
+            config_maps,
+            secrets,
+            certificates,
+            pods: _,
+            claims: _,
+            absent_secrets: _,
+        } = children;
+        self.sweep_kind::<Certificate>(certificates, withheld).await?;
         self.sweep_kind::<StatefulSet>(stateful_sets, withheld).await?;
         self.sweep_kind::<Deployment>(deployments, withheld).await?;
         self.sweep_kind::<Service>(services, withheld).await?;

@@ -17,6 +17,13 @@ pub struct Config {
     /// The namespaces to work in; all, if there are none.
     #[serde(default)]
     pub namespaces: Vec<String>,
+    /// How often the pipelines are listed anew, beside being watched.
+    #[serde(default = "five_minutes")]
+    pub relist_seconds: u64,
+}
+
+fn five_minutes() -> u64 {
+    300
 }
 
 /// The images of the parts.

@@ -3,6 +3,7 @@
 mod database;
 mod events;
 mod parts;
+mod recent;
 mod refresh;
 mod watch;
 
@@ -15,25 +16,34 @@ use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
+use kube::core::Status;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
 use kube::runtime::events::Recorder;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
-use tokio::sync::{Semaphore, watch as shutdown};
+use tokio::sync::Semaphore;
 
-use crate::apply::{ApplyError, FIELD_MANAGER, apply};
+use crate::apply::{ApplyError, FIELD_MANAGER, apply, ask_for_certificates};
+use crate::cache::Cache;
 use crate::config::Config;
+use crate::http::{self, HttpError};
+use crate::leader::fence::Fence;
 use crate::metrics::{Metrics, Outcome};
-use crate::observe::{ObserveError, observe};
-use crate::plan::{Plan, given_secrets};
-use crate::resources;
+use crate::observe::{ObserveError, Observed, observe};
+use crate::plan::{Identity, Plan, Refusal, expiries, given_secrets, owner};
+use crate::resources::names::Names;
+use crate::resources::{self, issued};
 use crate::status::{Facts, status};
+use recent::Recent;
 
 /// How many pipelines are worked on at once.
-const CONCURRENCY: u16 = 8;
+const CONCURRENCY: u16 = 16;
 
-/// kube retries a refused request for minutes; a pass must not hold its place that long.
+/// A pass must not hold its place for as long as somebody takes to answer.
 const PASS_LIMIT: Duration = Duration::from_secs(45);
+
+/// The longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What every pass needs.
 pub struct Context {
@@ -41,14 +51,24 @@ pub struct Context {
     pub client: Client,
     /// The operator's configuration.
     pub config: Config,
+    /// Whether this operator may still write: it is below each of its clients.
+    pub fence: Fence,
     /// For the bridge's status and for databases and dashboards without an authority of their own.
     pub http: reqwest::Client,
     /// For events.
     pub recorder: Recorder,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What the watches have told of the pipelines' objects.
+    pub cache: Arc<Cache>,
+    /// When content that pods read was first written, by its hash.
+    written: Recent,
+    /// When a pod was last touched, by its uid.
+    touched: Recent,
     permits: Semaphore,
     failures: Mutex<HashMap<String, u32>>,
+    /// By pipeline, its uid and the latest generation that was worked for.
+    generations: Mutex<HashMap<String, (Option<String>, i64)>>,
 }
 
 /// Why a pass ended early.
@@ -70,27 +90,54 @@ pub enum Error {
 
 impl Context {
     /// What passes need, from what `main` has made.
-    pub fn new(client: Client, config: Config, http: reqwest::Client, metrics: Arc<Metrics>) -> Self {
+    ///
+    /// # Errors
+    /// If there is no HTTP client.
+    pub fn new(
+        client: Client,
+        fence: Fence,
+        config: Config,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, HttpError> {
+        let http = http::client(None, &fence)?;
         let recorder = Recorder::new(client.clone(), FIELD_MANAGER.into());
         let permits = Semaphore::new(CONCURRENCY.into());
-        Self { client, config, http, recorder, metrics, permits, failures: Mutex::default() }
+        Ok(Self {
+            client,
+            config,
+            fence,
+            http,
+            recorder,
+            metrics,
+            cache: Arc::default(),
+            written: Recent::default(),
+            touched: Recent::default(),
+            permits,
+            failures: Mutex::default(),
+            generations: Mutex::default(),
+        })
     }
 }
 
-/// Runs until shutdown: one controller, or one for each namespace that the operator is limited to.
-pub async fn run(context: Arc<Context>, shutdown: shutdown::Receiver<bool>) {
+/// Runs until it is dropped: one controller, or one for each namespace that the operator is limited to.
+/// What a pass has not done by then, the next does.
+pub async fn run(context: Arc<Context>) {
     let namespaces: Vec<Option<String>> = match context.config.namespaces.as_slice() {
         [] => vec![None],
         names => names.iter().cloned().map(Some).collect(),
     };
-    let controllers =
-        namespaces.into_iter().map(|namespace| run_in(context.clone(), namespace, shutdown.clone()));
+    let controllers = namespaces.into_iter().map(|namespace| run_in(context.clone(), namespace));
     futures::future::join_all(controllers).await;
 }
 
-async fn run_in(context: Arc<Context>, namespace: Option<String>, mut stop: shutdown::Receiver<bool>) {
-    let watches =
-        watch::Watches { client: context.client.clone(), namespace, metrics: context.metrics.clone() };
+async fn run_in(context: Arc<Context>, namespace: Option<String>) {
+    let watches = watch::Watches {
+        client: context.client.clone(),
+        namespace,
+        metrics: context.metrics.clone(),
+        cache: context.cache.clone(),
+        relist: Duration::from_secs(context.config.relist_seconds),
+    };
     let (store, pipelines) = watches.pipelines();
     context.metrics.add_store(store.clone());
     Controller::for_stream(pipelines, store)
@@ -101,10 +148,7 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>, mut stop: shut
         .watches_stream(watches.config_maps(), watch::pipeline_of)
         .watches_stream(watches.secrets(), watch::pipeline_of)
         .watches_stream(watches.pods(), watch::pipeline_of)
-        .graceful_shutdown_on(async move {
-            // An error means that the sender is gone: also the end.
-            let _ = stop.wait_for(|stopped| *stopped).await;
-        })
+        .watches_stream(watches.claims(), watch::pipeline_of)
         .run(reconcile, error_policy, context)
         .for_each(|result| async move {
             if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = result {
@@ -118,6 +162,10 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
     if pipeline.metadata.deletion_timestamp.is_some() {
         // Owner references do the rest.
         return Ok(Action::await_change());
+    }
+    if context.is_outdated(&pipeline) {
+        // The watch goes on from there, and comes to what it is now.
+        return Ok(Action::requeue(LONGEST_PAUSE));
     }
     let _permit = context.permits.acquire().await;
     let started = Instant::now();
@@ -135,17 +183,19 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
 
 /// One pass: what is, what is to be, make it so, say how it is.
 async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error> {
-    let observed = observe(&context.client, pipeline).await?;
+    let observed = observe(&context.client, &context.cache, pipeline).await?;
     let plan = match Plan::new(pipeline, &observed, &context.config) {
         Ok(plan) => plan,
         Err(refusal) => {
-            let facts = Facts::Refused { reason: refusal.reason().into(), message: refusal.to_string() };
+            let facts = refused(context, pipeline, &observed, &refusal).await?;
             return report(context, pipeline, &facts).await;
         }
     };
+    let Names { namespace, pipeline: name } = &plan.pipeline.names;
+    context.metrics.certificates(namespace, name, expiries(&plan));
     let database = database::access(context, pipeline, &plan, &observed).await;
     let desired = resources::desired(&plan, &database.tokens);
-    let applied = match apply(&context.client, &plan, &desired, &observed.children).await {
+    let applied = match apply(&context.client, &context.cache, &plan, &desired, &observed.children).await {
         Ok(applied) => applied,
         Err(error) if error.namespace_is_going() => return Ok(Action::await_change()),
         Err(error) => {
@@ -155,10 +205,37 @@ async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error
             return Err(error.into());
         }
     };
-    let bridge = refresh::refresh(context, &desired, &plan, &applied, &observed.children.pods).await?;
+    let refreshed = refresh::refresh(context, &desired, &plan, &applied, &observed.children.pods).await?;
+    let bridge = refreshed.bridge;
     let dashboard = parts::dashboard(context, &plan, &database, &applied, &observed.children.pods).await;
     let facts = parts::facts(&plan, &observed.children.pods, applied, database, bridge, dashboard);
-    report(context, pipeline, &facts).await
+    let action = report(context, pipeline, &facts).await?;
+    Ok(if refreshed.is_pending { Action::requeue(refresh::TOUCH_AGAIN) } else { action })
+}
+
+/// What is missing may be what cert-manager has not been asked for yet.
+async fn refused(
+    context: &Context,
+    pipeline: &IoTPipeline,
+    observed: &Observed,
+    refusal: &Refusal,
+) -> Result<Facts, Error> {
+    let (reason, message) = (refusal.reason().into(), refusal.to_string());
+    if !matches!(refusal, Refusal::NotIssued(_)) {
+        return Ok(Facts::Refused { reason, message });
+    }
+    let identity = Identity { names: Names::of(pipeline), owner: owner(pipeline) };
+    let (desired, found) = (issued::desired(pipeline), &observed.children.certificates);
+    match ask_for_certificates(&context.client, &context.cache, &identity, &desired, found).await {
+        Ok(()) => Ok(Facts::Refused { reason, message }),
+        Err(error) if error.is_unknown_kind() => Ok(Facts::Refused {
+            reason: "CertManagerNotFound".into(),
+            message: "this cluster has no cert-manager, which issuerRef needs: install it \
+                      (https://cert-manager.io/docs/installation/), or remove issuerRef"
+                .into(),
+        }),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Failures that go away by themselves are not the user's business; the others are.
@@ -224,21 +301,42 @@ fn look_again(pipeline: &IoTPipeline, facts: &Facts) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Twice as long after every failure in a row, up to a minute; each pipeline for itself.
+/// Twice as long after every failure in a row, each pipeline for itself; longer if the API server asks for it.
 fn error_policy(pipeline: Arc<IoTPipeline>, error: &Error, context: Arc<Context>) -> Action {
+    context.cache.distrust(&pipeline.namespace().unwrap_or_default(), &pipeline.name_any());
     let mut failures = context.failures();
     let count = failures.entry(key(&pipeline)).or_insert(0);
     *count += 1;
-    let seconds = 1_u64 << (*count - 1).min(6);
+    let pause = Duration::from_secs(1 << (*count - 1).min(5)).min(LONGEST_PAUSE).max(asked_to_wait(error));
     tracing::warn!(
         pipeline = key(&pipeline),
         error = %describe(error),
-        "a pass failed; again in {} s", seconds.min(60)
+        "a pass failed; again in {} s", pause.as_secs()
     );
-    Action::requeue(Duration::from_secs(seconds.min(60)))
+    Action::requeue(pause)
+}
+
+/// As long as an overloaded API server asks for, in good measure.
+fn asked_to_wait(error: &(dyn std::error::Error + 'static)) -> Duration {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let asked = causes.find_map(|error| Some(answer(error)?.details.as_ref()?.retry_after_seconds));
+    Duration::from_secs(asked.unwrap_or(0).into()).min(PASS_LIMIT)
 }
 
 impl Context {
+    /// Whether it was worked for a later spec already. A list can be answered with what was; who follows it
+    /// brings back a user that was removed, with another password.
+    fn is_outdated(&self, pipeline: &IoTPipeline) -> bool {
+        let now = (pipeline.uid(), pipeline.metadata.generation.unwrap_or(0));
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = generations.entry(key(pipeline)).or_default();
+        let is_outdated = latest.0 == now.0 && now.1 < latest.1;
+        if !is_outdated {
+            *latest = now;
+        }
+        is_outdated
+    }
+
     fn failures(&self) -> std::sync::MutexGuard<'_, HashMap<String, u32>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -249,20 +347,72 @@ fn key(pipeline: &IoTPipeline) -> String {
 }
 
 /// An error with its causes. Of an answer of the API server, what it said; not the whole answer.
-fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        let said = match error.downcast_ref::<kube::Error>() {
-            Some(kube::Error::Api(status)) => status.message.clone(),
-            _ => error.to_string(),
-        };
-        let is_answer = matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(_)));
+        let answer = answer(error);
+        let said = answer.map_or_else(|| error.to_string(), |status| status.message.clone());
         if !text.ends_with(&said) {
             let separator = if text.is_empty() { "" } else { ": " };
             text.extend([separator, &said]);
         }
-        next = if is_answer { None } else { error.source() };
+        next = if answer.is_some() { None } else { error.source() };
     }
     text
+}
+
+/// What the API server answered, if this is its answer. The steps' errors have it in a box.
+fn answer<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Status> {
+    let boxed = || error.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref);
+    match error.downcast_ref::<kube::Error>().or_else(boxed)? {
+        kube::Error::Api(status) => Some(status),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pipeline(uid: &str, generation: i64) -> IoTPipeline {
+        let pipeline = json!({
+            "apiVersion": "iotpipeline.io/v1alpha1", "kind": "IoTPipeline",
+            "metadata": {"name": "lab", "namespace": "n", "uid": uid, "generation": generation},
+            "spec": {"routes": []},
+        });
+        serde_json::from_value(pipeline).expect("a pipeline")
+    }
+
+    #[tokio::test]
+    async fn no_spec_is_worked_for_that_is_older_than_one_before() {
+        let config = "{image: {repository: o}, images: {mosquitto: {repository: m}, influxdb: {repository: i}, \
+                      grafana: {repository: g}, bridge: {repository: b}}}";
+        let config = serde_saphyr::from_str(config).expect("a configuration");
+        let fence = Fence::open();
+        let cluster = kube::Config::new("http://127.0.0.1:1".parse().expect("an address"));
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let client = crate::cluster::client(&cluster, &fence).expect("a client");
+        let context = Context::new(client, fence, config, Arc::default()).expect("a context");
+        let outdated = [("a", 2), ("a", 1), ("a", 2), ("a", 3), ("b", 1)]
+            .map(|(uid, generation)| context.is_outdated(&pipeline(uid, generation)));
+        assert_eq!(outdated, [false, true, false, false, false]);
+    }
+
+    #[test]
+    fn an_overloaded_api_server_is_given_the_time_that_it_asks_for() {
+        let status = serde_json::from_value(json!({
+            "status": "Failure", "code": 429, "reason": "TooManyRequests", "message": "later",
+            "details": {"retryAfterSeconds": 7},
+        }));
+        let source = Box::new(kube::Error::Api(Box::new(status.expect("a status"))));
+        let error = Error::Apply(ApplyError::Write {
+            verb: "apply",
+            kind: "Service".into(),
+            name: "s".into(),
+            source,
+        });
+        assert_eq!(asked_to_wait(&error), Duration::from_secs(7));
+        assert_eq!(describe(&error), "apply Service s: later");
+    }
 }

@@ -1,17 +1,19 @@
 //! Reads what is in the cluster. The only randomness is here: credentials that do not exist yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::iotpipeline::IoTPipeline;
-use k8s_openapi::NamespaceResourceScope;
+use futures::future::try_join_all;
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use kube::api::ListParams;
-use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
+use kube::{Api, Client, ResourceExt};
 
-use crate::credentials::{self, Credentials, NoRandomness};
+use crate::cache::{Cache, Cached};
+use crate::credentials::{self, Credentials, NoCredential};
 use crate::plan::given_secrets;
+use crate::resources::issued::{self, Certificate};
 use crate::resources::names::Names;
 
 /// What is in the cluster, as far as it matters to one pipeline.
@@ -23,6 +25,8 @@ pub struct Observed {
     pub given: BTreeMap<String, Secret>,
     /// The operator's own credentials, kept or new.
     pub credentials: Credentials,
+    /// When that was.
+    pub now: Timestamp,
 }
 
 /// The objects that carry the pipeline's labels.
@@ -42,6 +46,10 @@ pub struct Children {
     pub pods: Vec<Pod>,
     /// Claims of the sets.
     pub claims: Vec<PersistentVolumeClaim>,
+    /// What cert-manager was asked for.
+    pub certificates: Vec<Certificate>,
+    /// Secrets of which the API server has just said that there are none.
+    pub absent_secrets: BTreeSet<String>,
 }
 
 /// Why the cluster could not be read.
@@ -65,30 +73,58 @@ pub enum ObserveError {
     },
     /// A credential could not be made.
     #[error(transparent)]
-    Credentials(#[from] NoRandomness),
+    Credentials(#[from] NoCredential),
 }
 
 /// Reads everything that the plan and the status depend on.
 ///
 /// # Errors
 /// If the API server doesn't answer.
-pub async fn observe(client: &Client, pipeline: &IoTPipeline) -> Result<Observed, ObserveError> {
+pub async fn observe(
+    client: &Client,
+    cache: &Cache,
+    pipeline: &IoTPipeline,
+) -> Result<Observed, ObserveError> {
     let names = Names::of(pipeline);
+    let cluster = Cluster { client, cache };
     let (stateful_sets, deployments, services, config_maps, secrets, pods, claims) = tokio::try_join!(
-        list::<StatefulSet>(client, &names),
-        list::<Deployment>(client, &names),
-        list::<Service>(client, &names),
-        list::<ConfigMap>(client, &names),
-        list::<Secret>(client, &names),
-        list::<Pod>(client, &names),
-        list::<PersistentVolumeClaim>(client, &names),
+        list::<StatefulSet>(cluster, &names),
+        list::<Deployment>(cluster, &names),
+        list::<Service>(cluster, &names),
+        list::<ConfigMap>(cluster, &names),
+        list::<Secret>(cluster, &names),
+        list::<Pod>(cluster, &names),
+        list::<PersistentVolumeClaim>(cluster, &names),
     )?;
-    let mut children = Children { stateful_sets, deployments, services, config_maps, secrets, pods, claims };
+    let certificates = match asks_cert_manager(pipeline, &secrets) {
+        true => certificates(cluster, &names).await?,
+        false => Vec::new(),
+    };
+    let mut children = Children {
+        stateful_sets,
+        deployments,
+        services,
+        config_maps,
+        secrets,
+        pods,
+        claims,
+        certificates,
+        absent_secrets: BTreeSet::new(),
+    };
+    cache.trust(&names.namespace, &names.pipeline);
 
     // A Secret that lost its labels still has the password that devices use.
-    for name in credentials::secret_names(pipeline) {
-        if !children.secrets.iter().any(|secret| secret.metadata.name.as_ref() == Some(&name)) {
-            children.secrets.extend(secret(client, &names, &name).await?);
+    let is_known =
+        |name: &String| children.secrets.iter().any(|secret| secret.metadata.name.as_ref() == Some(name));
+    let missing: Vec<_> =
+        credentials::secret_names(pipeline).into_iter().filter(|name| !is_known(name)).collect();
+    let found = try_join_all(missing.iter().map(|name| secret(client, &names, name))).await?;
+    for (name, found) in missing.into_iter().zip(found) {
+        match found {
+            Some(secret) => children.secrets.push(secret),
+            None => {
+                children.absent_secrets.insert(name);
+            }
         }
     }
     let mut given = BTreeMap::new();
@@ -97,22 +133,50 @@ pub async fn observe(client: &Client, pipeline: &IoTPipeline) -> Result<Observed
             given.insert(name, secret);
         }
     }
-    let credentials = credentials::complete(pipeline, &children.secrets)?;
-    Ok(Observed { children, given, credentials })
+    let now = Timestamp::now();
+    let credentials = credentials::complete(pipeline, &children.secrets, now)?;
+    Ok(Observed { children, given, credentials, now })
 }
 
-async fn list<K>(client: &Client, names: &Names) -> Result<Vec<K>, ObserveError>
+/// Whether the pipeline names an issuer of cert-manager, or has named one: what that made is still there then.
+fn asks_cert_manager(pipeline: &IoTPipeline, secrets: &[Secret]) -> bool {
+    let is_issued = |secret: &Secret| secret.annotations().contains_key("cert-manager.io/certificate-name");
+    !issued::desired(pipeline).is_empty() || secrets.iter().any(is_issued)
+}
+
+/// None, where cert-manager is not installed.
+async fn certificates(cluster: Cluster<'_>, names: &Names) -> Result<Vec<Certificate>, ObserveError> {
+    match list::<Certificate>(cluster, names).await {
+        Err(ObserveError::List { source, .. }) if is_not_found(&source) => Ok(Vec::new()),
+        found => found,
+    }
+}
+
+fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// The API server, and what it is known to have.
+#[derive(Clone, Copy)]
+struct Cluster<'a> {
+    client: &'a Client,
+    cache: &'a Cache,
+}
+
+async fn list<K>(cluster: Cluster<'_>, names: &Names) -> Result<Vec<K>, ObserveError>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug,
+    K: Cached + Clone + std::fmt::Debug,
 {
-    let api: Api<K> = Api::namespaced(client.clone(), &names.namespace);
+    if let Some(known) = cluster.cache.objects(&names.namespace, &names.pipeline) {
+        return Ok(known);
+    }
+    let api: Api<K> = Api::namespaced(cluster.client.clone(), &names.namespace);
     let found = api.list(&ListParams::default().labels(&names.all())).await;
-    found
-        .map(|list| list.items)
-        .map_err(|source| ObserveError::List { kind: K::kind(&()).into_owned(), source: Box::new(source) })
+    let found = found
+        .map_err(|source| ObserveError::List { kind: K::kind(&()).into_owned(), source: Box::new(source) })?;
+    let version = found.metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
+    cluster.cache.replace(&names.namespace, &names.pipeline, &found.items, version);
+    Ok(found.items)
 }
 
 async fn secret(client: &Client, names: &Names, name: &str) -> Result<Option<Secret>, ObserveError> {

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     fn filters(list: &[(&str, u8)]) -> BTreeMap<String, Subscription> {
-        let subscription = |qos| Subscription { qos, id: 1, undivided: false };
+        let subscription = |qos| Subscription { qos, id: 1, undivided: false, own: false };
         list.iter().map(|(filter, qos)| ((*filter).into(), subscription(*qos))).collect()
     }
 

@@ -4,25 +4,37 @@
 use std::fmt::Debug;
 use std::future::ready;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::iotpipeline::IoTPipeline;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
-use kube::api::PartialObjectMeta;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use kube::api::{ObjectMeta, PartialObjectMeta, PartialObjectMetaExt};
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::{self, watcher};
-use kube::runtime::{PredicateConfig, predicates};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
+use kube::runtime::{Predicate, PredicateConfig, predicates};
 use kube::runtime::{WatchStreamExt, reflector as reflect};
 use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::sleep;
 
+use crate::cache::{Cache, Cached};
 use crate::metrics::Metrics;
 use crate::resources::names::{INSTANCE, MANAGED};
 
-/// A watch that the network has swallowed is noticed after this and five seconds.
-const WATCH_SECONDS: u32 = 60;
+/// A watch ends by itself after this, and goes on where it was. One that the network has swallowed is
+/// noticed five seconds later.
+const WATCH_SECONDS: u32 = 20;
+
+/// The longest pause before a watch that failed is tried again; kube's own grows to a minute.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How many whole objects are read at once: a page is in memory as a whole.
+const PAGE: u32 = 100;
 
 /// Where to watch.
 pub(super) struct Watches {
@@ -30,22 +42,28 @@ pub(super) struct Watches {
     /// All, if none.
     pub(super) namespace: Option<String>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) cache: Arc<Cache>,
+    /// After this the pipelines are listed anew, so that no event that was lost stays so.
+    pub(super) relist: Duration,
 }
 
 type Watched<K> = Result<K, watcher::Error>;
 
 impl Watches {
-    /// The pipelines themselves: a pass for every change of a spec, none for a change of a status.
+    /// The pipelines themselves: a pass for every change of a spec or an annotation, none for one of a status.
     pub(super) fn pipelines(
         &self,
     ) -> (Store<IoTPipeline>, impl Stream<Item = Watched<IoTPipeline>> + Send + 'static) {
         let (store, writer) = reflector::store();
-        let watched = watcher(self.api::<IoTPipeline>(), config())
-            .modify(|pipeline| pipeline.metadata.managed_fields = None);
-        let objects = reflect(writer, watched)
-            .applied_objects()
-            .default_backoff()
-            .predicate_filter(predicates::generation, PredicateConfig::default());
+        let (api, relist) = (self.api::<IoTPipeline>(), self.relist);
+        let watched =
+            stream::repeat_with(move || watcher(api.clone(), config()).take_until(Box::pin(sleep(relist))))
+                .flatten()
+                .modify(|pipeline| pipeline.metadata.managed_fields = None);
+        let objects = reflect(writer, watched).applied_objects().backoff(Pauses::default()).predicate_filter(
+            predicates::generation.combine(predicates::annotations),
+            PredicateConfig::default(),
+        );
         (store, self.without_errors(objects))
     }
 
@@ -77,30 +95,41 @@ impl Watches {
         self.children()
     }
 
+    pub(super) fn claims(
+        &self,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<PersistentVolumeClaim>>> + Send + 'static {
+        self.children()
+    }
+
     pub(super) fn pods(&self) -> impl Stream<Item = Watched<PartialObjectMeta<Pod>>> + Send + 'static {
         self.children()
     }
 
-    /// Only the metadata of labelled objects: the content of foreign Secrets is neither sent nor kept.
-    /// Deletions pass the predicate, since they have a resource version of their own.
+    /// Labelled objects only: foreign Secrets are neither sent nor kept. What the cache knows already is no
+    /// reason for a pass, and that is most of what the operator writes itself.
     fn children<K>(&self) -> impl Stream<Item = Watched<PartialObjectMeta<K>>> + Send + use<K> + 'static
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
             + Debug
             + DeserializeOwned
+            + Serialize
             + Send
             + Sync
             + 'static,
     {
-        let objects = watcher(self.api::<PartialObjectMeta<K>>(), config().labels(MANAGED))
-            .modify(|object: &mut PartialObjectMeta<K>| {
-                object.metadata.managed_fields = None;
-                object.metadata.annotations = None;
-            })
-            .touched_objects()
-            .default_backoff()
-            .predicate_filter(predicates::resource_version, PredicateConfig::default());
+        let (api, relist) = (self.api::<K>(), self.relist);
+        let config = config().labels(MANAGED).page_size(PAGE);
+        let (cache, namespace) = (self.cache.clone(), self.namespace.clone());
+        let objects = stream::repeat_with(move || {
+            watcher(api.clone(), config.clone()).take_until(Box::pin(sleep(relist)))
+        })
+        .flatten()
+        .modify(|object: &mut K| object.meta_mut().managed_fields = None)
+        .filter_map(move |event| {
+            ready(event.map(|event| news(&cache, namespace.as_deref(), event)).transpose())
+        })
+        .backoff(Pauses::default());
         self.without_errors(objects)
     }
 
@@ -129,6 +158,35 @@ impl Watches {
             }
             ready(object.ok().map(Ok))
         })
+    }
+}
+
+/// What is newer than the cache has it, without its content.
+fn news<K: Cached>(cache: &Cache, watched: Option<&str>, event: Event<K>) -> Option<PartialObjectMeta<K>> {
+    let is_news = cache.follow(watched, &event);
+    let (Event::Apply(object) | Event::InitApply(object) | Event::Delete(object)) = event else {
+        return None;
+    };
+    let ObjectMeta { name, namespace, labels, .. } = object.meta().clone();
+    let metadata = ObjectMeta { name, namespace, labels, ..ObjectMeta::default() };
+    is_news.then(|| metadata.into_response_partial())
+}
+
+/// kube's pauses, up to the longest.
+#[derive(Default)]
+struct Pauses(DefaultBackoff);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(LONGEST_PAUSE))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0.reset();
     }
 }
 
