@@ -54,6 +54,14 @@ pub struct IoTPipelineSpec {
     #[serde(default)]
     pub bridge: Bridge,
 
+    /// The operator changes nothing while this is true; what runs goes on.
+    #[serde(default)]
+    pub suspend: bool,
+
+    /// Nothing runs while this is true: no pods. Volumes and Secrets are kept.
+    #[serde(default)]
+    pub hibernate: bool,
+
     /// Which topics become which points. A change takes effect within seconds, without a restart.
     #[schemars(length(min = 1, max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub routes: Vec<Route>,
@@ -440,8 +448,8 @@ pub struct IoTPipelineStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready (a message can cross the whole chain), Reconciling, Stalled, BrokerReady, DatabaseReady, BridgeReady,
-    /// DashboardReady.
+    /// Ready (a message can cross the whole chain), Reconciling, Stalled, Suspended, BrokerReady, DatabaseReady,
+    /// BridgeReady, DashboardReady.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

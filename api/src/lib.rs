@@ -3,12 +3,14 @@
 //! Read in this order: [`route`] (which topics become which points), [`topic`] (the patterns that
 //! routes match), [`bridge_config`] (the file that the operator writes and the bridge reads),
 //! [`bridge_status`] (what the bridge says of itself), and with the feature `crd` `iotpipeline`
-//! (the Kubernetes resource).
+//! (the Kubernetes resource) and its parts: `lifecycle`.
 
 pub mod bridge_config;
 pub mod bridge_status;
 #[cfg(feature = "crd")]
 pub mod iotpipeline;
+#[cfg(feature = "crd")]
+pub mod lifecycle;
 pub mod route;
 mod schema;
 pub mod topic;

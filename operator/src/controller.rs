@@ -135,6 +135,9 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
 
 /// One pass: what is, what is to be, make it so, say how it is.
 async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error> {
+    if pipeline.spec.suspend {
+        return report(context, pipeline, &Facts::Suspended).await;
+    }
     let observed = observe(&context.client, pipeline).await?;
     let plan = match Plan::new(pipeline, &observed, &context.config) {
         Ok(plan) => plan,
@@ -155,6 +158,9 @@ async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error
             return Err(error.into());
         }
     };
+    if plan.sleep.broker {
+        return report(context, pipeline, &parts::asleep(&plan, &observed.children.pods)).await;
+    }
     let bridge = refresh::refresh(context, &desired, &plan, &applied, &observed.children.pods).await?;
     let dashboard = parts::dashboard(context, &plan, &database, &applied, &observed.children.pods).await;
     let facts = parts::facts(&plan, &observed.children.pods, applied, database, bridge, dashboard);
@@ -217,6 +223,8 @@ fn look_again(pipeline: &IoTPipeline, facts: &Facts) -> Duration {
     let seconds = match facts {
         Facts::Refused { .. } => 15,
         Facts::Failed { .. } => 15,
+        // Watches tell of the spec's next change, and of each pod that goes.
+        Facts::Suspended | Facts::Asleep { .. } => 300,
         Facts::Applied(parts) if !parts.all_ready() => parts.patience(),
         Facts::Applied(_) if given_secrets(pipeline).is_empty() => 300,
         Facts::Applied(_) => 60,

@@ -1,9 +1,11 @@
 //! Spec + observed → [`Plan`], or why not. Pure: what takes a plan cannot fail.
 
+mod bridges;
 mod external_broker;
 mod given;
 mod refusal;
 mod requirements;
+mod sleep;
 mod volumes;
 
 use api::iotpipeline::{self, IoTPipeline, SecretKey, TopicFilter, retention_seconds};
@@ -17,11 +19,13 @@ use crate::credentials::Credentials;
 use crate::observe::Observed;
 use crate::resources::names::{Component, Names};
 
+pub use bridges::Bridges;
 pub use external_broker::ExternalBroker;
 use given::Given;
 pub use given::given_secrets;
 pub use refusal::Refusal;
 use requirements::resources;
+pub use sleep::Sleep;
 use volumes::{bridge_volume, volume};
 
 /// Everything that the objects are made from. It and its parts hold credentials, so none can be printed.
@@ -38,6 +42,8 @@ pub struct Plan {
     pub bridge: Workload,
     /// How many bridges there are, and how many are to be.
     pub bridges: Bridges,
+    /// What is at rest, or about to be.
+    pub sleep: Sleep,
     /// The largest payload that the bridge stores, in bytes.
     pub max_message_size: Option<u32>,
     /// The volume for a bridge's stamps.
@@ -46,17 +52,6 @@ pub struct Plan {
     pub bridge_password: String,
     /// Which topics become which points.
     pub routes: Vec<Route>,
-}
-
-/// How many bridges there are, and how many are to be.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Bridges {
-    /// Whether they share the load, also if it is one.
-    pub shared: bool,
-    /// Those with a number below take part.
-    pub members: u32,
-    /// Those with a number below exist: who leaves stays until nothing waits for it at the broker.
-    pub running: u32,
 }
 
 /// Which pipeline it is.
@@ -224,7 +219,8 @@ impl Plan {
                 image: config.image_of(&config.images.bridge, spec.bridge.image.as_ref()),
                 resources: resources(spec.bridge.resources.as_ref(), ("10m", "16Mi"), "bridge.resources")?,
             },
-            bridges: bridges(spec.bridge.replicas, &names, observed),
+            bridges: Bridges::new(spec.bridge.replicas, &names, &observed.children),
+            sleep: Sleep::new(spec, &observed.children.pods),
             max_message_size: spec.bridge.max_message_size,
             bridge_volume: bridge_volume(spec, &names, observed),
             bridge_password: observed.credentials.bridge.clone(),
@@ -362,16 +358,4 @@ fn plan_dashboard(
         access,
         ca: given.optional(external.ca_secret_ref.as_ref(), "dashboard.external.caSecretRef")?,
     })
-}
-
-fn bridges(replicas: Option<i32>, names: &Names, observed: &Observed) -> Bridges {
-    let members = replicas.and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
-    let name = names.of_part(Component::Bridge);
-    let set = observed.children.stateful_sets.iter().find(|set| set.name_any() == name);
-    let running = set.and_then(|set| u32::try_from(set.spec.replicas?).ok()).unwrap_or(0);
-    // Somebody may have scaled the set by hand, to any number.
-    const MOST: u32 = 32;
-    let running = running.min(MOST).max(members);
-    // With subscriptions of its own each of several would store every message.
-    Bridges { shared: replicas.is_some() || running > members, members, running }
 }

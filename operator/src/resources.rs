@@ -21,7 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ring::digest::{SHA256, digest};
 use ring::hmac;
 
-use crate::plan::{Broker, Dashboard, DatabasePlace, Identity, Plan};
+use crate::plan::{Broker, Dashboard, DatabasePlace, Identity, Plan, Sleep};
 use names::Component;
 
 /// Every object that a pipeline consists of.
@@ -131,7 +131,26 @@ pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
         (Some(Dashboard::Managed { .. }), None) => Part::Withheld,
         (Some(Dashboard::External { .. }) | None, _) => Part::Unwanted,
     };
-    Desired { broker, database, bridge, dashboard }
+    let mut desired = Desired { broker, database, bridge, dashboard };
+    put_to_sleep(plan, &mut desired);
+    desired
+}
+
+/// Takes the pods away from what is to be at rest.
+fn put_to_sleep(plan: &Plan, desired: &mut Desired) {
+    let Sleep { broker, bridge, database } = plan.sleep;
+    if let (true, Some(objects)) = (broker, &mut desired.broker) {
+        objects.stateful_set.spec.replicas = Some(0);
+    }
+    if let (true, Part::Wanted(objects)) = (bridge, &mut desired.bridge) {
+        bridge::asleep(plan, &mut objects.stateful_set);
+    }
+    if let (true, Some(objects)) = (database, &mut desired.database) {
+        objects.stateful_set.spec.replicas = Some(0);
+    }
+    if let (true, Part::Wanted(objects)) = (database, &mut desired.dashboard) {
+        objects.deployment.spec.replicas = Some(0);
+    }
 }
 
 impl<T> Part<T> {

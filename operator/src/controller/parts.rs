@@ -11,7 +11,7 @@ use crate::http;
 use crate::plan::{Broker, Dashboard, DatabasePlace, Plan};
 use crate::resources::names::Component;
 use crate::status::{Facts, Part, Parts};
-use crate::workload;
+use crate::workload::{self, pods_of};
 
 /// The dashboard, if there is to be one; an external one is written here.
 pub(super) async fn dashboard(
@@ -52,24 +52,18 @@ pub(super) fn facts(
     bridge: Part,
     dashboard: Option<Part>,
 ) -> Facts {
-    let names = &plan.pipeline.names;
-    let (mut broker, broker_url) = match &plan.broker {
-        Broker::Managed(_) => {
-            (workload::of_stateful_set(Component::Broker, applied.broker.as_ref(), pods), names.broker_url())
-        }
+    let mut broker = match &plan.broker {
+        Broker::Managed(_) => workload::of_stateful_set(Component::Broker, applied.broker.as_ref(), pods),
         // Only the bridge knows how it is.
-        Broker::External(external) if bridge.reason.starts_with("Broker") => {
-            (bridge.clone(), external.url.clone())
-        }
-        Broker::External(external) => (Part::ready("see BridgeReady"), external.url.clone()),
+        Broker::External(_) if bridge.reason.starts_with("Broker") => bridge.clone(),
+        Broker::External(_) => Part::ready("see BridgeReady"),
     };
-    let (mut database_part, database_url) = match &plan.database.place {
-        DatabasePlace::Managed(_) => (
+    let mut database_part = match &plan.database.place {
+        DatabasePlace::Managed(_) => {
             workload::of_stateful_set(Component::Database, applied.database.as_ref(), pods)
-                .and(|| database.part),
-            names.database_url(),
-        ),
-        DatabasePlace::External(external) => (database.part, external.url.clone()),
+                .and(|| database.part)
+        }
+        DatabasePlace::External(_) => database.part,
     };
     for (component, why) in applied.not_grown {
         match component {
@@ -78,19 +72,55 @@ pub(super) fn facts(
             Component::Bridge | Component::Dashboard => {}
         }
     }
-    let dashboard_url = plan.dashboard.as_ref().map(|dashboard| match dashboard {
-        Dashboard::Managed { .. } => names.dashboard_url(),
-        Dashboard::External { url, .. } => url.clone(),
-    });
     Facts::Applied(Box::new(Parts {
         broker,
         database: database_part,
         bridge,
         dashboard,
-        endpoints: Endpoints {
-            broker: Some(broker_url),
-            database: Some(database_url),
-            dashboard: dashboard_url,
-        },
+        endpoints: endpoints(plan),
     }))
+}
+
+/// How the parts of a hibernating pipeline are: at rest, or on the way there.
+pub(super) fn asleep(plan: &Plan, pods: &[Pod]) -> Facts {
+    let rest = |component| match pods_of(component, pods).next() {
+        None => Part::not_ready("Hibernated", "no pods: the pipeline hibernates"),
+        Some(_) => Part::not_ready("Stopping", "its pods go, since the pipeline hibernates"),
+    };
+    let elsewhere = || Part::not_ready("Hibernated", "not used: the pipeline hibernates");
+    let parts = Parts {
+        broker: match &plan.broker {
+            Broker::Managed(_) => rest(Component::Broker),
+            Broker::External(_) => elsewhere(),
+        },
+        database: match &plan.database.place {
+            DatabasePlace::Managed(_) => rest(Component::Database),
+            DatabasePlace::External(_) => elsewhere(),
+        },
+        bridge: rest(Component::Bridge),
+        dashboard: plan.dashboard.as_ref().map(|dashboard| match dashboard {
+            Dashboard::Managed { .. } => rest(Component::Dashboard),
+            Dashboard::External { .. } => elsewhere(),
+        }),
+        endpoints: endpoints(plan),
+    };
+    Facts::Asleep { settled: plan.sleep.database && pods.is_empty(), parts: Box::new(parts) }
+}
+
+fn endpoints(plan: &Plan) -> Endpoints {
+    let names = &plan.pipeline.names;
+    Endpoints {
+        broker: Some(match &plan.broker {
+            Broker::Managed(_) => names.broker_url(),
+            Broker::External(external) => external.url.clone(),
+        }),
+        database: Some(match &plan.database.place {
+            DatabasePlace::Managed(_) => names.database_url(),
+            DatabasePlace::External(external) => external.url.clone(),
+        }),
+        dashboard: plan.dashboard.as_ref().map(|dashboard| match dashboard {
+            Dashboard::Managed { .. } => names.dashboard_url(),
+            Dashboard::External { url, .. } => url.clone(),
+        }),
+    }
 }
