@@ -11,6 +11,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::lifecycle::DeletionPolicy;
 use crate::route::Route;
 use crate::schema::{INFLUX_NAME_RULES, rules};
 
@@ -61,6 +62,11 @@ pub struct IoTPipelineSpec {
     /// Nothing runs while this is true: no pods. Volumes and Secrets are kept.
     #[serde(default)]
     pub hibernate: bool,
+
+    /// Whether volumes and the database's admin Secret outlive the pipeline (Retain), for a pipeline of the same
+    /// name, or go with it (Delete).
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
 
     /// Which topics become which points. A change takes effect within seconds, without a restart.
     #[schemars(length(min = 1, max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]

@@ -1,18 +1,20 @@
 //! Makes the cluster what is desired: server-side apply with one field manager, and no write where
 //! nothing would change.
 
+mod claims;
+
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::compare::{is_contained, nanos};
+use crate::compare::is_contained;
 use crate::observe::Children;
-use crate::plan::{Broker, DatabasePlace, Identity, Plan, Volume};
+use crate::plan::{Identity, Plan};
 use crate::resources::names::{COMPONENT, CONFIG_HASH, Component};
 use crate::resources::{
     BridgeObjects, BrokerObjects, DashboardObjects, DatabaseObjects, Desired, Part, hash,
@@ -101,6 +103,7 @@ pub async fn apply(
     let mut pass = Pass { client, pipeline: &plan.pipeline, kept: Vec::new(), writes: 0 };
     let Desired { broker, database, bridge, dashboard } = desired;
     let mut applied = Applied::default();
+    pass.keep_or_collect(&children.claims).await?;
     // What a pod mounts comes before the pod, and what gives it a name in the network too.
     if let Some(BrokerObjects { user_secrets, secret, service, stateful_set, live_hash: _ }) = broker {
         for user in user_secrets {
@@ -248,21 +251,20 @@ impl Pass<'_> {
     /// An object without an owner is adopted: it was left behind on purpose.
     fn check_owner<K: Resource<DynamicType = ()>>(&self, live: &K) -> Result<(), ApplyError> {
         let (kind, name) = (K::kind(&()).into_owned(), live.name_any());
+        if live.meta().deletion_timestamp.is_some() || self.was_of_another(live) {
+            return Err(ApplyError::StillGoing { kind, name });
+        }
+        match self.owner_of(live) {
+            Some(owner) if owner != self.pipeline.owner.uid => Err(ApplyError::NameTaken { kind, name }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it belongs to a deleted pipeline of this name, and so is about to be collected.
+    fn was_of_another<K: Resource>(&self, live: &K) -> bool {
+        let ours = &self.pipeline.owner;
         let owners = live.meta().owner_references.as_deref().unwrap_or_default();
-        match owners.iter().find(|owner| owner.controller == Some(true)) {
-            Some(owner) if owner.uid == self.pipeline.owner.uid => {}
-            None => {}
-            Some(owner)
-                if owner.kind == self.pipeline.owner.kind && owner.name == self.pipeline.owner.name =>
-            {
-                return Err(ApplyError::StillGoing { kind, name });
-            }
-            Some(_) => return Err(ApplyError::NameTaken { kind, name }),
-        }
-        match live.meta().deletion_timestamp {
-            Some(_) => Err(ApplyError::StillGoing { kind, name }),
-            None => Ok(()),
-        }
+        owners.iter().any(|owner| owner.kind == ours.kind && owner.name == ours.name && owner.uid != ours.uid)
     }
 
     /// Deletes what the pipeline owns and no longer wants.
@@ -305,51 +307,4 @@ impl Pass<'_> {
         }
         Ok(())
     }
-
-    /// Enlarges claims that are smaller than asked for. A storage class that can't is no failure.
-    async fn grow(
-        &mut self,
-        plan: &Plan,
-        claims: &[PersistentVolumeClaim],
-    ) -> Result<Vec<(Component, String)>, ApplyError> {
-        let mut not_grown = Vec::new();
-        let mut volumes: Vec<(Component, &Volume)> = Vec::new();
-        if let Broker::Managed(broker) = &plan.broker {
-            volumes.push((Component::Broker, &broker.volume));
-        }
-        if let DatabasePlace::Managed(database) = &plan.database.place {
-            volumes.push((Component::Database, &database.volume));
-        }
-        for (component, volume) in volumes {
-            let is_of_part = |claim: &&PersistentVolumeClaim| {
-                claim.labels().get(COMPONENT).is_some_and(|label| label == component.as_str())
-            };
-            for claim in claims.iter().filter(is_of_part).filter(|claim| is_smaller(claim, &volume.size)) {
-                let name = claim.name_any();
-                match self.enlarge(&name, &volume.size).await {
-                    Ok(_) => self.writes += 1,
-                    Err(kube::Error::Api(status)) if status.code == 403 || status.code == 422 => {
-                        let why =
-                            format!("the volume {name} can't grow to {}: {}", volume.size, status.message);
-                        not_grown.push((component, why));
-                    }
-                    Err(source) => {
-                        return Err(write_error::<PersistentVolumeClaim>("enlarge", &name, source));
-                    }
-                }
-            }
-        }
-        Ok(not_grown)
-    }
-
-    async fn enlarge(&self, claim: &str, size: &str) -> kube::Result<PersistentVolumeClaim> {
-        let patch = Patch::Merge(json!({"spec": {"resources": {"requests": {"storage": size}}}}));
-        self.api::<PersistentVolumeClaim>().patch(claim, &parameters(false), &patch).await
-    }
-}
-
-fn is_smaller(claim: &PersistentVolumeClaim, size: &str) -> bool {
-    let requests = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
-    let has = requests.and_then(|requests| nanos(&requests.get("storage")?.0));
-    has.is_some_and(|has| nanos(size).is_some_and(|wanted| has < wanted))
 }

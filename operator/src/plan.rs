@@ -9,6 +9,7 @@ mod sleep;
 mod volumes;
 
 use api::iotpipeline::{self, IoTPipeline, SecretKey, TopicFilter, retention_seconds};
+use api::lifecycle::DeletionPolicy;
 use api::route::{Route, check_routes};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -61,6 +62,8 @@ pub struct Identity {
     pub names: Names,
     /// What ties its objects to it.
     pub owner: OwnerReference,
+    /// What ties volumes, and what they are useless without, to it; nothing, if they are to outlive it.
+    pub keeper: Option<OwnerReference>,
 }
 
 /// What a container of a part needs.
@@ -225,7 +228,7 @@ impl Plan {
             bridge_volume: bridge_volume(spec, &names, observed),
             bridge_password: observed.credentials.bridge.clone(),
             routes: spec.routes.clone(),
-            pipeline: Identity { names, owner: owner(pipeline) },
+            pipeline: Identity { names, owner: owner(pipeline), keeper: keeper(pipeline) },
         })
     }
 }
@@ -240,6 +243,14 @@ pub fn owner(pipeline: &IoTPipeline) -> OwnerReference {
         uid: pipeline.uid().unwrap_or_default(),
         controller: Some(true),
         block_owner_deletion: None,
+    }
+}
+
+/// It is no controller: where a part becomes external, what it kept stays until the pipeline goes.
+fn keeper(pipeline: &IoTPipeline) -> Option<OwnerReference> {
+    match pipeline.spec.deletion_policy {
+        DeletionPolicy::Retain => None,
+        DeletionPolicy::Delete => Some(OwnerReference { controller: None, ..owner(pipeline) }),
     }
 }
 

@@ -62,7 +62,7 @@ pub struct BrokerObjects {
 
 /// The database's objects.
 pub struct DatabaseObjects {
-    /// The administrator's credentials. It stays when the pipeline goes, as the volume does: without it
+    /// The administrator's credentials. It stays when the pipeline goes, if the volume does: without it
     /// nobody could read the volume again.
     pub secret: Secret,
     /// How the bridge and the dashboard find it.

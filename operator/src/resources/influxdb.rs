@@ -18,7 +18,7 @@ const DATA: &str = "/var/lib/influxdb2";
 /// The database's objects.
 pub fn desired(pipeline: &Identity, database: &ManagedDatabase) -> DatabaseObjects {
     let mut kept = part_metadata(pipeline, Component::Database);
-    kept.owner_references = None;
+    kept.owner_references = pipeline.keeper.clone().map(|keeper| vec![keeper]);
     DatabaseObjects {
         secret: secret(
             kept,
