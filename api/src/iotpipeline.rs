@@ -11,7 +11,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::lifecycle::DeletionPolicy;
+use crate::lifecycle::{DeletionPolicy, NetworkPolicySettings};
+use crate::placement::{IngressSettings, PodSettings, RouteSettings, ServiceSettings};
 use crate::route::Route;
 use crate::schema::{INFLUX_NAME_RULES, rules};
 
@@ -68,6 +69,10 @@ pub struct IoTPipelineSpec {
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
+    /// The network policies, which admit only the pipeline's own traffic.
+    #[serde(default)]
+    pub network_policy: NetworkPolicySettings,
+
     /// Which topics become which points. A change takes effect within seconds, without a restart.
     #[schemars(length(min = 1, max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub routes: Vec<Route>,
@@ -77,8 +82,8 @@ pub struct IoTPipelineSpec {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("!has(self.external) || !(has(self.storage) || has(self.queue) || has(self.users) || has(self.image) || has(self.resources))",
-     "a broker is managed or external: remove external, or else storage, queue, users, image and resources"),
+    ("!has(self.external) || !(has(self.storage) || has(self.queue) || has(self.users) || has(self.image) || has(self.resources) || has(self.pod) || has(self.service))",
+     "a broker is managed or external: remove external, or else storage, queue, users, image, resources, pod and service"),
     ("!has(oldSelf.storage) || has(self.storage) || has(self.external)",
      "storage can't be removed, since the volume has its size: keep it"),
     ("has(oldSelf.storage) || !has(self.storage) || has(oldSelf.external) || quantity(self.storage.size).compareTo(quantity('1Gi')) >= 0",
@@ -110,6 +115,14 @@ pub struct Broker {
     /// CPU and memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+
+    /// Where its pods run, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodSettings>,
+
+    /// Its Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceSettings>,
 
     /// A broker that is not the operator's. It must speak MQTT 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -182,8 +195,8 @@ pub struct ExternalBroker {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("!has(self.external) || !(has(self.retention) || has(self.storage) || has(self.image) || has(self.resources))",
-     "a database is managed or external: remove external, or else retention, storage, image and resources"),
+    ("!has(self.external) || !(has(self.retention) || has(self.storage) || has(self.image) || has(self.resources) || has(self.pod))",
+     "a database is managed or external: remove external, or else retention, storage, image, resources and pod"),
     ("has(self.external) || has(oldSelf.external) || (self.organization == oldSelf.organization && self.bucket == oldSelf.bucket)",
      "the organization and the bucket of a managed database can't be changed, since what is stored would stay behind: make another pipeline"),
     ("!has(oldSelf.storage) || has(self.storage) || has(self.external)",
@@ -225,6 +238,10 @@ pub struct Database {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 
+    /// Where its pods run, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodSettings>,
+
     /// A database with InfluxDB 2's API that is not the operator's. Organization and bucket must exist there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalDatabase>,
@@ -239,6 +256,7 @@ impl Default for Database {
             storage: None,
             image: None,
             resources: None,
+            pod: None,
             external: None,
         }
     }
@@ -281,8 +299,8 @@ const HTTP_URL_RULES: &[(&str, &str)] = &[(
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("!has(self.external) || !(has(self.image) || has(self.resources))",
-     "a dashboard is managed or external: remove external, or else image and resources"),
+    ("!has(self.external) || !(has(self.image) || has(self.resources) || has(self.pod) || has(self.service) || has(self.ingress) || has(self.route))",
+     "a dashboard is managed or external: remove external, or else image, resources, pod, service, ingress and route"),
 ])))]
 pub struct Dashboard {
     /// The image of Grafana. Absent: the operator's default.
@@ -292,6 +310,22 @@ pub struct Dashboard {
     /// CPU and memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+
+    /// Where its pods run, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodSettings>,
+
+    /// Its Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceSettings>,
+
+    /// An Ingress that leads to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<IngressSettings>,
+
+    /// An HTTPRoute that leads to it, where the cluster has the Gateway API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<RouteSettings>,
 
     /// A Grafana that is not the operator's: the data source and the dashboard are put there by its API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -338,6 +372,10 @@ pub struct Bridge {
     /// CPU and memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+
+    /// Where its pods run, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodSettings>,
 }
 
 /// A volume.
@@ -509,9 +547,8 @@ pub fn retention_seconds(retention: &str) -> Result<i64, String> {
 mod tests {
     use std::path::Path;
 
-    use kube::CustomResourceExt;
-
     use super::*;
+    use crate::definition::definition;
 
     const CRD: &str = "../crds/iotpipelines.iotpipeline.io.yaml";
 
@@ -520,7 +557,8 @@ mod tests {
         // Of a step of two spaces, half of the file would be indentation.
         let options = serde_saphyr::ser_options! { indent_step: 1 };
         let mut generated = String::new();
-        serde_saphyr::to_fmt_writer_with_options(&mut generated, &IoTPipeline::crd(), options)
+        let definition = definition().expect("the definition is JSON");
+        serde_saphyr::to_fmt_writer_with_options(&mut generated, &definition, options)
             .expect("the definition is YAML");
         let generated = generated.replace("- \n", "-\n");
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(CRD);
@@ -546,7 +584,7 @@ mod tests {
                 undocumented(path, &schema["items"], found);
             }
         }
-        let crd = serde_json::to_value(IoTPipeline::crd()).expect("the definition is JSON");
+        let crd = definition().expect("the definition is JSON");
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
         let mut found = Vec::new();
         undocumented("spec", &schema["spec"], &mut found);

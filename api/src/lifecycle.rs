@@ -12,3 +12,21 @@ pub enum DeletionPolicy {
     /// They go too.
     Delete,
 }
+
+/// Whether network policies admit only the pipeline's own traffic.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct NetworkPolicySettings {
+    /// Whether they are made.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+}
+
+impl Default for NetworkPolicySettings {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+fn yes() -> bool {
+    true
+}

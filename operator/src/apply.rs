@@ -6,6 +6,8 @@ mod claims;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -15,9 +17,10 @@ use serde_json::{Value, json};
 use crate::compare::is_contained;
 use crate::observe::Children;
 use crate::plan::{Identity, Plan};
+use crate::resources::exposure::HTTPRoute;
 use crate::resources::names::{COMPONENT, CONFIG_HASH, Component};
 use crate::resources::{
-    BridgeObjects, BrokerObjects, DashboardObjects, DatabaseObjects, Desired, Part, hash,
+    BridgeObjects, BrokerObjects, DashboardObjects, DatabaseObjects, Desired, Part, Surroundings, hash,
 };
 
 /// Who owns the fields that the operator sets.
@@ -101,9 +104,10 @@ pub async fn apply(
     children: &Children,
 ) -> Result<Applied, ApplyError> {
     let mut pass = Pass { client, pipeline: &plan.pipeline, kept: Vec::new(), writes: 0 };
-    let Desired { broker, database, bridge, dashboard } = desired;
+    let Desired { broker, database, bridge, dashboard, surroundings } = desired;
     let mut applied = Applied::default();
     pass.keep_or_collect(&children.claims).await?;
+    pass.surroundings(children, surroundings).await?;
     // What a pod mounts comes before the pod, and what gives it a name in the network too.
     if let Some(BrokerObjects { user_secrets, secret, service, stateful_set, live_hash: _ }) = broker {
         for user in user_secrets {
@@ -267,15 +271,47 @@ impl Pass<'_> {
         owners.iter().any(|owner| owner.kind == ours.kind && owner.name == ours.name && owner.uid != ours.uid)
     }
 
+    async fn surroundings(&mut self, children: &Children, wanted: &Surroundings) -> Result<(), ApplyError> {
+        let Surroundings { network_policies, disruption_budgets, ingresses, routes } = wanted;
+        for policy in network_policies {
+            self.one(&children.network_policies, policy).await?;
+        }
+        for budget in disruption_budgets {
+            self.one(&children.disruption_budgets, budget).await?;
+        }
+        for ingress in ingresses {
+            self.one(&children.ingresses, ingress).await?;
+        }
+        for route in routes {
+            self.one(&children.routes, route).await?;
+        }
+        Ok(())
+    }
+
     /// Deletes what the pipeline owns and no longer wants.
     async fn sweep(&mut self, children: &Children, withheld: &[Component]) -> Result<(), ApplyError> {
-        let Children { stateful_sets, deployments, services, config_maps, secrets, pods: _, claims: _ } =
-            children;
+        let Children {
+            stateful_sets,
+            deployments,
+            services,
+            config_maps,
+            secrets,
+            pods: _,
+            claims: _,
+            network_policies,
+            disruption_budgets,
+            ingresses,
+            routes,
+        } = children;
         self.sweep_kind::<StatefulSet>(stateful_sets, withheld).await?;
         self.sweep_kind::<Deployment>(deployments, withheld).await?;
         self.sweep_kind::<Service>(services, withheld).await?;
         self.sweep_kind::<ConfigMap>(config_maps, withheld).await?;
-        self.sweep_kind::<Secret>(secrets, withheld).await
+        self.sweep_kind::<Secret>(secrets, withheld).await?;
+        self.sweep_kind::<NetworkPolicy>(network_policies, withheld).await?;
+        self.sweep_kind::<PodDisruptionBudget>(disruption_budgets, withheld).await?;
+        self.sweep_kind::<Ingress>(ingresses, withheld).await?;
+        self.sweep_kind::<HTTPRoute>(routes, withheld).await
     }
 
     async fn sweep_kind<K>(&mut self, observed: &[K], withheld: &[Component]) -> Result<(), ApplyError>

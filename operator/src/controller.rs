@@ -101,6 +101,9 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>, mut stop: shut
         .watches_stream(watches.config_maps(), watch::pipeline_of)
         .watches_stream(watches.secrets(), watch::pipeline_of)
         .watches_stream(watches.pods(), watch::pipeline_of)
+        .watches_stream(watches.network_policies(), watch::pipeline_of)
+        .watches_stream(watches.disruption_budgets(), watch::pipeline_of)
+        .watches_stream(watches.ingresses(), watch::pipeline_of)
         .graceful_shutdown_on(async move {
             // An error means that the sender is gone: also the end.
             let _ = stop.wait_for(|stopped| *stopped).await;
@@ -174,6 +177,8 @@ fn to_tell(error: &ApplyError) -> Option<Facts> {
         ApplyError::StillGoing { .. } => "WaitingForDeletion",
         ApplyError::Write { source, .. } => match source.as_ref() {
             kube::Error::Api(status) if status.code == 403 => "Forbidden",
+            // Of what is to be made: the cluster doesn't have the kind.
+            kube::Error::Api(status) if status.code == 404 => "KindNotFound",
             kube::Error::Api(status) if status.code == 422 || status.code == 400 => "ObjectRefused",
             _ => return None,
         },

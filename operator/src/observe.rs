@@ -6,12 +6,15 @@ use api::iotpipeline::IoTPipeline;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
 use crate::credentials::{self, Credentials, NoRandomness};
 use crate::plan::given_secrets;
+use crate::resources::exposure::HTTPRoute;
 use crate::resources::names::Names;
 
 /// What is in the cluster, as far as it matters to one pipeline.
@@ -42,6 +45,14 @@ pub struct Children {
     pub pods: Vec<Pod>,
     /// Claims of the sets.
     pub claims: Vec<PersistentVolumeClaim>,
+    /// Who may talk to whom.
+    pub network_policies: Vec<NetworkPolicy>,
+    /// How many pods may go at once.
+    pub disruption_budgets: Vec<PodDisruptionBudget>,
+    /// Ways to the dashboard.
+    pub ingresses: Vec<Ingress>,
+    /// Ways to the dashboard, where the cluster has the Gateway API.
+    pub routes: Vec<HTTPRoute>,
 }
 
 /// Why the cluster could not be read.
@@ -74,16 +85,47 @@ pub enum ObserveError {
 /// If the API server doesn't answer.
 pub async fn observe(client: &Client, pipeline: &IoTPipeline) -> Result<Observed, ObserveError> {
     let names = Names::of(pipeline);
-    let (stateful_sets, deployments, services, config_maps, secrets, pods, claims) = tokio::try_join!(
-        list::<StatefulSet>(client, &names),
-        list::<Deployment>(client, &names),
-        list::<Service>(client, &names),
-        list::<ConfigMap>(client, &names),
-        list::<Secret>(client, &names),
-        list::<Pod>(client, &names),
-        list::<PersistentVolumeClaim>(client, &names),
+    let (workloads, content, around) = tokio::try_join!(
+        async {
+            tokio::try_join!(
+                list::<StatefulSet>(client, &names),
+                list::<Deployment>(client, &names),
+                list::<Pod>(client, &names),
+                list::<PersistentVolumeClaim>(client, &names),
+            )
+        },
+        async {
+            tokio::try_join!(
+                list::<Service>(client, &names),
+                list::<ConfigMap>(client, &names),
+                list::<Secret>(client, &names),
+            )
+        },
+        async {
+            tokio::try_join!(
+                list::<NetworkPolicy>(client, &names),
+                list::<PodDisruptionBudget>(client, &names),
+                list::<Ingress>(client, &names),
+                async { if_known(list::<HTTPRoute>(client, &names).await) },
+            )
+        },
     )?;
-    let mut children = Children { stateful_sets, deployments, services, config_maps, secrets, pods, claims };
+    let (stateful_sets, deployments, pods, claims) = workloads;
+    let (services, config_maps, secrets) = content;
+    let (network_policies, disruption_budgets, ingresses, routes) = around;
+    let mut children = Children {
+        stateful_sets,
+        deployments,
+        services,
+        config_maps,
+        secrets,
+        pods,
+        claims,
+        network_policies,
+        disruption_budgets,
+        ingresses,
+        routes,
+    };
 
     // A Secret that lost its labels still has the password that devices use.
     for name in credentials::secret_names(pipeline) {
@@ -113,6 +155,16 @@ where
     found
         .map(|list| list.items)
         .map_err(|source| ObserveError::List { kind: K::kind(&()).into_owned(), source: Box::new(source) })
+}
+
+/// A kind that the cluster doesn't have has no objects.
+fn if_known<K>(found: Result<Vec<K>, ObserveError>) -> Result<Vec<K>, ObserveError> {
+    match found {
+        Err(ObserveError::List { source, .. }) if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404) => {
+            Ok(Vec::new())
+        }
+        found => found,
+    }
 }
 
 async fn secret(client: &Client, names: &Names, name: &str) -> Result<Option<Secret>, ObserveError> {

@@ -3,15 +3,18 @@
 mod bridges;
 mod external_broker;
 mod given;
+mod pod;
 mod refusal;
 mod requirements;
 mod sleep;
 mod volumes;
+mod workload;
 
 use api::iotpipeline::{self, IoTPipeline, SecretKey, TopicFilter, retention_seconds};
 use api::lifecycle::DeletionPolicy;
+use api::placement::{IngressSettings, RouteSettings};
 use api::route::{Route, check_routes};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ResourceRequirements};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 
@@ -24,10 +27,11 @@ pub use bridges::Bridges;
 pub use external_broker::ExternalBroker;
 use given::Given;
 pub use given::given_secrets;
+pub use pod::PodOverlay;
 pub use refusal::Refusal;
-use requirements::resources;
 pub use sleep::Sleep;
 use volumes::{bridge_volume, volume};
+pub use workload::Workload;
 
 /// Everything that the objects are made from. It and its parts hold credentials, so none can be printed.
 pub struct Plan {
@@ -43,6 +47,8 @@ pub struct Plan {
     pub bridge: Workload,
     /// How many bridges there are, and how many are to be.
     pub bridges: Bridges,
+    /// The operator's namespace, if network policies are wanted.
+    pub operator_namespace: Option<String>,
     /// What is at rest, or about to be.
     pub sleep: Sleep,
     /// The largest payload that the bridge stores, in bytes.
@@ -64,15 +70,6 @@ pub struct Identity {
     pub owner: OwnerReference,
     /// What ties volumes, and what they are useless without, to it; nothing, if they are to outlive it.
     pub keeper: Option<OwnerReference>,
-}
-
-/// What a container of a part needs.
-#[derive(Clone, Debug)]
-pub struct Workload {
-    /// Its image.
-    pub image: ImageReference,
-    /// CPU and memory.
-    pub resources: ResourceRequirements,
 }
 
 /// A volume of a managed part.
@@ -97,7 +94,7 @@ pub enum Broker {
 /// A broker that the operator runs.
 pub struct ManagedBroker {
     /// mosquitto.
-    pub workload: Workload,
+    pub workload: Box<Workload>,
     /// The operator's own image, for the sidecar that tells mosquitto to reread its users.
     pub reloader: ImageReference,
     /// The volume.
@@ -143,7 +140,7 @@ pub enum DatabasePlace {
 /// A database that the operator runs.
 pub struct ManagedDatabase {
     /// InfluxDB.
-    pub workload: Workload,
+    pub workload: Box<Workload>,
     /// The volume.
     pub volume: Volume,
     /// For how many seconds points are kept; 0 is for ever.
@@ -171,9 +168,13 @@ pub enum Dashboard {
     /// Grafana, run by the operator.
     Managed {
         /// Grafana.
-        workload: Workload,
+        workload: Box<Workload>,
         /// The administrator's password.
         password: String,
+        /// The Ingress that leads to it.
+        ingress: Option<IngressSettings>,
+        /// The HTTPRoute that leads to it.
+        route: Option<RouteSettings>,
     },
     /// Somebody else's.
     External {
@@ -218,11 +219,15 @@ impl Plan {
             broker,
             database: plan_database(&spec.database, &names, observed, config)?,
             dashboard,
-            bridge: Workload {
-                image: config.image_of(&config.images.bridge, spec.bridge.image.as_ref()),
-                resources: resources(spec.bridge.resources.as_ref(), ("10m", "16Mi"), "bridge.resources")?,
-            },
+            bridge: Workload::new(
+                Component::Bridge,
+                config.image_of(&config.images.bridge, spec.bridge.image.as_ref()),
+                (spec.bridge.resources.as_ref(), ("10m", "16Mi")),
+                spec.bridge.pod.as_ref(),
+                None,
+            )?,
             bridges: Bridges::new(spec.bridge.replicas, &names, &observed.children),
+            operator_namespace: config.namespace.clone().filter(|_| spec.network_policy.enabled),
             sleep: Sleep::new(spec, &observed.children.pods),
             max_message_size: spec.bridge.max_message_size,
             bridge_volume: bridge_volume(spec, &names, observed),
@@ -293,10 +298,13 @@ fn managed_broker(
         });
     }
     Ok(ManagedBroker {
-        workload: Workload {
-            image: config.image_of(&config.images.mosquitto, broker.image.as_ref()),
-            resources: resources(broker.resources.as_ref(), ("20m", "32Mi"), "broker.resources")?,
-        },
+        workload: Box::new(Workload::new(
+            Component::Broker,
+            config.image_of(&config.images.mosquitto, broker.image.as_ref()),
+            (broker.resources.as_ref(), ("20m", "32Mi")),
+            broker.pod.as_ref(),
+            broker.service.as_ref(),
+        )?),
         reloader: config.image_of(&config.image, None),
         volume: volume(broker.storage.as_ref(), "1Gi", &names.of_part(Component::Broker), observed),
         queue_bytes: requirements::bytes(broker.queue.as_deref(), "broker.queue")?,
@@ -313,10 +321,13 @@ fn plan_database(
     let given = Given(&observed.given);
     let place = match &database.external {
         None => DatabasePlace::Managed(ManagedDatabase {
-            workload: Workload {
-                image: config.image_of(&config.images.influxdb, database.image.as_ref()),
-                resources: resources(database.resources.as_ref(), ("50m", "128Mi"), "database.resources")?,
-            },
+            workload: Box::new(Workload::new(
+                Component::Database,
+                config.image_of(&config.images.influxdb, database.image.as_ref()),
+                (database.resources.as_ref(), ("50m", "128Mi")),
+                database.pod.as_ref(),
+                None,
+            )?),
             volume: volume(database.storage.as_ref(), "5Gi", &names.of_part(Component::Database), observed),
             retention_seconds: retention_seconds(database.retention.as_deref().unwrap_or("0"))
                 .map_err(Refusal::Retention)?,
@@ -349,11 +360,16 @@ fn plan_dashboard(
 ) -> Result<Dashboard, Refusal> {
     let Some(external) = &dashboard.external else {
         return Ok(Dashboard::Managed {
-            workload: Workload {
-                image: config.image_of(&config.images.grafana, dashboard.image.as_ref()),
-                resources: resources(dashboard.resources.as_ref(), ("20m", "128Mi"), "dashboard.resources")?,
-            },
+            workload: Box::new(Workload::new(
+                Component::Dashboard,
+                config.image_of(&config.images.grafana, dashboard.image.as_ref()),
+                (dashboard.resources.as_ref(), ("20m", "128Mi")),
+                dashboard.pod.as_ref(),
+                dashboard.service.as_ref(),
+            )?),
             password: credentials.dashboard.clone(),
+            ingress: dashboard.ingress.clone(),
+            route: dashboard.route.clone(),
         });
     };
     let field = "dashboard.external.credentialsSecretRef";

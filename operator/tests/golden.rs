@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use iotpipeline_operator::plan::Plan;
 use iotpipeline_operator::resources::{
-    BridgeObjects, BrokerObjects, DashboardObjects, DatabaseObjects, Desired, desired,
+    BridgeObjects, BrokerObjects, DashboardObjects, DatabaseObjects, Desired, Surroundings, desired,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -51,8 +51,12 @@ fn golden() -> PathBuf {
 
 /// In the order of the apply; Secrets with their text, which is what a reviewer must see.
 fn render(desired: &Desired) -> String {
-    let Desired { broker, database, bridge, dashboard } = desired;
-    let mut documents = Vec::new();
+    let Desired { broker, database, bridge, dashboard, surroundings } = desired;
+    let Surroundings { network_policies, disruption_budgets, ingresses, routes } = surroundings;
+    let mut documents: Vec<String> = network_policies.iter().map(document).collect();
+    documents.extend(disruption_budgets.iter().map(document));
+    documents.extend(ingresses.iter().map(document));
+    documents.extend(routes.iter().map(document));
     if let Some(BrokerObjects { user_secrets, secret, service, stateful_set, live_hash: _ }) = broker {
         documents.extend(user_secrets.iter().map(document));
         documents.extend([document(secret), document(service), document(stateful_set)]);

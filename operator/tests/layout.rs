@@ -68,6 +68,10 @@ fn what_the_code_uses_is_in_the_table_of_rights() {
             "services" => "Service",
             "pods" => "Pod",
             "persistentvolumeclaims" => "PersistentVolumeClaim",
+            "networkpolicies" => "NetworkPolicy",
+            "ingresses" => "Ingress",
+            "poddisruptionbudgets" => "PodDisruptionBudget",
+            "httproutes" => "HTTPRoute",
             "events" => "Recorder",
             other => panic!("no kind is known for {other}"),
         };

@@ -66,10 +66,14 @@ pub(super) fn facts(
         DatabasePlace::External(_) => database.part,
     };
     for (component, why) in applied.not_grown {
-        match component {
-            Component::Broker => broker.message = format!("{}; {why}", broker.message),
-            Component::Database => database_part.message = format!("{}; {why}", database_part.message),
-            Component::Bridge | Component::Dashboard => {}
+        let part = match component {
+            Component::Broker => &mut broker,
+            Component::Database => &mut database_part,
+            Component::Bridge | Component::Dashboard => continue,
+        };
+        part.message = format!("{}; {why}", part.message);
+        if part.ready {
+            part.reason = "VolumeNotGrown".into();
         }
     }
     Facts::Applied(Box::new(Parts {

@@ -51,6 +51,26 @@ impl Component {
         }
     }
 
+    /// The operator's own containers in its pods.
+    pub fn containers(self) -> &'static [&'static str] {
+        match self {
+            Component::Broker => &["mosquitto", "reload"],
+            Component::Database => &["influxdb"],
+            Component::Bridge => &["bridge"],
+            Component::Dashboard => &["grafana"],
+        }
+    }
+
+    /// The operator's own volumes in its pods.
+    pub fn volumes(self) -> &'static [&'static str] {
+        match self {
+            Component::Broker => &["config", "data"],
+            Component::Database => &["data", "tmp"],
+            Component::Bridge => &["config", "credentials", "state"],
+            Component::Dashboard => &["dashboards", "data", "provisioning", "secrets", "tmp"],
+        }
+    }
+
     /// The program that runs.
     fn program(self) -> &'static str {
         match self {

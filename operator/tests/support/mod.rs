@@ -74,6 +74,7 @@ images:
   grafana: {registry: docker.io, repository: grafana/grafana, tag: 12.4.10}
   bridge: {registry: ghcr.io, repository: iotpipeline/bridge, tag: 0.1.0, pullPolicy: IfNotPresent}
 namespaces: []
+namespace: iotpipeline-system
 ",
     )
     .expect("the configuration is one")
