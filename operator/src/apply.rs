@@ -153,6 +153,7 @@ pub async fn apply(
     .collect();
     pass.sweep(children, &withheld).await?;
     applied.not_grown = pass.grow(plan, &children.claims).await?;
+    pass.renew_sets(plan, &children.stateful_sets, &applied.not_grown).await?;
     applied.writes = pass.writes;
     Ok(applied)
 }
@@ -226,6 +227,11 @@ impl Pass<'_> {
         wanted["metadata"]["annotations"][APPLIED_HASH] = digest.into();
         match observed.iter().find(|live| live.name_any() == name) {
             Some(live) => {
+                let is_going = live.meta().deletion_timestamp.is_some();
+                if is_going && self.owner_of(live) == Some(&self.pipeline.owner.uid) {
+                    // The pass that its end brings about makes another.
+                    return Ok(live.clone());
+                }
                 self.check_owner(live)?;
                 if is_contained(&wanted, &serde_json::to_value(live)?) {
                     return Ok(live.clone());
@@ -331,16 +337,26 @@ impl Pass<'_> {
             if is_kept || is_withheld || !is_ours || live.meta().deletion_timestamp.is_some() {
                 continue;
             }
-            let only_this = Preconditions { uid: live.uid(), resource_version: None };
-            let parameters = DeleteParams { preconditions: Some(only_this), ..DeleteParams::background() };
             tracing::info!(kind = %K::kind(&()), name, "deleting what is no longer wanted");
-            self.writes += 1;
-            match self.api::<K>().delete(&name, &parameters).await {
-                Ok(_) => {}
-                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
-                Err(source) => return Err(write_error::<K>("delete", &name, source)),
-            }
+            self.delete(live, DeleteParams::background()).await?;
         }
         Ok(())
+    }
+
+    async fn delete<K>(&mut self, live: &K, how: DeleteParams) -> Result<(), ApplyError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let name = live.name_any();
+        let only_this = Preconditions { uid: live.uid(), resource_version: None };
+        self.writes += 1;
+        match self.api::<K>().delete(&name, &DeleteParams { preconditions: Some(only_this), ..how }).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            Err(source) => Err(write_error::<K>("delete", &name, source)),
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! Volumes that exist: to whom they belong, and how large they are. Their sets make them and never change them.
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
-use kube::api::Patch;
+use kube::api::{DeleteParams, Patch};
 use serde_json::{Value, json};
 
 use super::{ApplyError, Pass, parameters, write_error};
@@ -40,14 +41,7 @@ impl Pass<'_> {
         claims: &[PersistentVolumeClaim],
     ) -> Result<Vec<(Component, String)>, ApplyError> {
         let mut not_grown = Vec::new();
-        let mut volumes: Vec<(Component, &Volume)> = Vec::new();
-        if let Broker::Managed(broker) = &plan.broker {
-            volumes.push((Component::Broker, &broker.volume));
-        }
-        if let DatabasePlace::Managed(database) = &plan.database.place {
-            volumes.push((Component::Database, &database.volume));
-        }
-        for (component, volume) in volumes {
+        for (component, volume) in volumes(plan) {
             let is_of_part = |claim: &&PersistentVolumeClaim| {
                 claim.labels().get(COMPONENT).is_some_and(|label| label == component.as_str())
             };
@@ -70,6 +64,29 @@ impl Pass<'_> {
         Ok(not_grown)
     }
 
+    /// Gives a set whose volumes have grown claim templates of the new size, which can't be changed: it is deleted
+    /// without its pods, and the next pass makes another, which adopts them.
+    pub(super) async fn renew_sets(
+        &mut self,
+        plan: &Plan,
+        sets: &[StatefulSet],
+        not_grown: &[(Component, String)],
+    ) -> Result<(), ApplyError> {
+        for (component, volume) in volumes(plan) {
+            let name = self.pipeline.names.of_part(component);
+            let has_grown = not_grown.iter().all(|(part, _)| *part != component);
+            let outgrown = |set: &&StatefulSet| set.name_any() == name && is_outgrown(set, &volume.size);
+            if let Some(set) = sets.iter().find(outgrown)
+                && has_grown
+                && set.metadata.deletion_timestamp.is_none()
+            {
+                tracing::info!(set = name, size = volume.size, "recreating the set around its pods");
+                self.delete(set, DeleteParams::orphan()).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn patch_claim(&self, claim: &str, patch: Value) -> kube::Result<PersistentVolumeClaim> {
         self.api::<PersistentVolumeClaim>().patch(claim, &parameters(false), &Patch::Merge(patch)).await
     }
@@ -81,6 +98,22 @@ fn changed_owners(claim: &PersistentVolumeClaim, pipeline: &Identity) -> Option<
     let others = owners.iter().filter(|owner| owner.uid != pipeline.owner.uid);
     let wanted: Vec<OwnerReference> = others.chain(&pipeline.keeper).cloned().collect();
     (wanted != owners).then_some(wanted)
+}
+
+fn volumes(plan: &Plan) -> impl Iterator<Item = (Component, &Volume)> {
+    let broker = match &plan.broker {
+        Broker::Managed(broker) => Some((Component::Broker, &broker.volume)),
+        Broker::External(_) => None,
+    };
+    let database = match &plan.database.place {
+        DatabasePlace::Managed(database) => Some((Component::Database, &database.volume)),
+        DatabasePlace::External(_) => None,
+    };
+    broker.into_iter().chain(database)
+}
+
+fn is_outgrown(set: &StatefulSet, size: &str) -> bool {
+    set.spec.volume_claim_templates.iter().flatten().any(|claim| is_smaller(claim, size))
 }
 
 fn is_smaller(claim: &PersistentVolumeClaim, size: &str) -> bool {
@@ -104,6 +137,15 @@ mod tests {
         let names = Names { pipeline: "lab".into(), namespace: "n".into() };
         let pipeline = Identity { names, owner: owner("ours"), keeper: keeper.map(owner) };
         changed_owners(&claim, &pipeline).map(|owners| owners.into_iter().map(|owner| owner.uid).collect())
+    }
+
+    #[test]
+    fn a_set_is_outgrown_by_a_larger_size_only() {
+        let set: StatefulSet = serde_json::from_value(json!({"spec": {"volumeClaimTemplates": [
+            {"spec": {"resources": {"requests": {"storage": "1Gi"}}}},
+        ]}}))
+        .expect("a set");
+        assert_eq!(["512Mi", "1024Mi", "2Gi"].map(|size| is_outgrown(&set, size)), [false, false, true]);
     }
 
     #[test]
