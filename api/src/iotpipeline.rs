@@ -197,8 +197,8 @@ pub struct ExternalBroker {
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("!has(self.external) || !(has(self.retention) || has(self.storage) || has(self.image) || has(self.resources) || has(self.pod))",
      "a database is managed or external: remove external, or else retention, storage, image, resources and pod"),
-    ("has(self.external) || has(oldSelf.external) || (self.organization == oldSelf.organization && self.bucket == oldSelf.bucket)",
-     "the organization and the bucket of a managed database can't be changed, since what is stored would stay behind: make another pipeline"),
+    ("has(self.external) || has(oldSelf.external) || self.organization == oldSelf.organization",
+     "the organization of a managed database can't be changed, since what is stored would stay behind: make another pipeline"),
     ("!has(oldSelf.storage) || has(self.storage) || has(self.external)",
      "storage can't be removed, since the volume has its size: keep it"),
     ("has(oldSelf.storage) || !has(self.storage) || has(oldSelf.external) || quantity(self.storage.size).compareTo(quantity('5Gi')) >= 0",
@@ -210,7 +210,7 @@ pub struct Database {
     #[schemars(length(min = 1, max = 128))]
     pub organization: String,
 
-    /// InfluxDB's bucket, which holds the points.
+    /// InfluxDB's bucket, which holds the points. That of a managed database is renamed, with its points.
     #[serde(default = "default_bucket")]
     #[schemars(length(min = 1, max = 128), extend("x-kubernetes-validations" = rules(INFLUX_NAME_RULES)))]
     pub bucket: String,

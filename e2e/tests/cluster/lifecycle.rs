@@ -50,6 +50,23 @@ async fn a_pipeline_that_hibernated_goes_on_with_its_data_and_its_passwords() {
 }
 
 #[tokio::test]
+async fn a_renamed_bucket_keeps_its_points_and_takes_new_ones() {
+    with_namespace("rename", async |namespace| {
+        let pipeline = Pipeline::ready(&namespace, NUMBERS).await?;
+        let password = pipeline.password("sensor").await?;
+        store(&pipeline, &password, 1).await?;
+        let before = pipeline.incarnations().await?;
+        Pipeline::ready(&namespace, &NUMBERS.replace("bucket: mesure", "bucket: numbers")).await?;
+        store(&pipeline, &password, 2).await?;
+        let (_forward, influx) = pipeline.database().await?;
+        influx.all_stored("numbers", "n", 1..3, SOON).await?;
+        ensure!(pipeline.incarnations().await? == before, "something restarted");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_suspended_pipeline_is_left_alone_until_it_goes_on() {
     with_namespace("suspend", async |namespace| {
         let pipeline = Pipeline::ready(&namespace, NUMBERS).await?;
@@ -59,7 +76,10 @@ async fn a_suspended_pipeline_is_left_alone_until_it_goes_on() {
             Ok(if suspended.is_some() { Probe::Found(()) } else { Probe::NotYet("no condition".into()) })
         })
         .await?;
-        ensure!(condition(&pipeline, "Ready").await?.as_deref() == Some("True Ready"), "what was seen is gone");
+        ensure!(
+            condition(&pipeline, "Ready").await?.as_deref() == Some("True Ready"),
+            "what was seen is gone"
+        );
 
         let services = namespace.api::<Service>();
         services.delete(&pipeline.part("broker"), &DeleteParams::default()).await?;
@@ -76,7 +96,10 @@ async fn a_suspended_pipeline_is_left_alone_until_it_goes_on() {
         ensure!(services.get_opt(&pipeline.part("broker")).await?.is_none(), "the Service was made again");
 
         Pipeline::ready(&namespace, NUMBERS).await?;
-        ensure!(services.get_opt(&pipeline.part("broker")).await?.is_some(), "the Service was not made again");
+        ensure!(
+            services.get_opt(&pipeline.part("broker")).await?.is_some(),
+            "the Service was not made again"
+        );
         Ok(())
     })
     .await;

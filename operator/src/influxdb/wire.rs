@@ -74,12 +74,17 @@ pub(super) struct Resource {
 }
 
 impl Authorization {
+    /// The one bucket that it is for.
+    pub(super) fn bucket(&self) -> Option<&str> {
+        let [permission] = self.permissions.as_slice() else { return None };
+        permission.resource.id.as_deref().filter(|_| permission.resource.type_ == "buckets")
+    }
+
     pub(super) fn is_for(&self, right: Right, bucket: &str) -> bool {
         let [permission] = self.permissions.as_slice() else { return false };
         self.description == right.description
             && self.status == "active"
             && permission.action == right.action
-            && permission.resource.type_ == "buckets"
-            && permission.resource.id.as_deref() == Some(bucket)
+            && self.bucket() == Some(bucket)
     }
 }
