@@ -149,6 +149,7 @@ fn what_the_chart_does_not_take_is_refused() {
         ("images.pullSecrets={mirror}", "pullSecrets"),
         ("namespaces={Lab}", "namespaces"),
         ("logFormat=xml", "logFormat"),
+        ("replicas=-1", "replicas"),
         ("metrics.service.port=0", "port"),
         ("serviceAccount.create=false", "serviceAccount.name"),
     ] {
@@ -162,11 +163,21 @@ fn what_the_chart_does_not_take_is_refused() {
 #[ignore = "needs helm: `cargo xtask test` runs it"]
 fn rights_end_where_the_named_namespaces_do() {
     let everywhere = rendered(&["--set", "rbac.aggregate=false"]);
-    assert!(everywhere.contains("kind: ClusterRoleBinding") && !everywhere.contains("kind: Role\n"));
+    // One for the election, in the operator's own namespace.
+    assert!(everywhere.contains("kind: ClusterRoleBinding"));
+    assert_eq!(everywhere.matches("kind: Role\nmetadata:").count(), 1);
     let named = rendered(&["--set", "rbac.aggregate=false,namespaces={lab,home}"]);
     assert!(!named.contains("kind: ClusterRole"));
-    assert_eq!(named.matches("kind: Role\nmetadata:").count(), 2);
-    assert_eq!(named.matches("kind: RoleBinding\nmetadata:").count(), 2);
+    assert_eq!(named.matches("kind: Role\nmetadata:").count(), 3);
+    assert_eq!(named.matches("kind: RoleBinding\nmetadata:").count(), 3);
+}
+
+#[test]
+#[ignore = "needs helm: `cargo xtask test` runs it"]
+fn several_operators_are_spread_and_not_drained_at_once() {
+    let marks = ["kind: PodDisruptionBudget", "topologySpreadConstraints:"];
+    let (one, two) = (rendered(&[]), rendered(&["--set", "replicas=2"]));
+    assert!(marks.iter().all(|mark| !one.contains(mark) && two.contains(mark)));
 }
 
 #[test]

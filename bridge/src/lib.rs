@@ -14,7 +14,8 @@
 //! 4. [`ack`] knows what may be acknowledged; [`dead`] publishes what can't be stored.
 //! 5. [`stamps`] gives each message its time of reception, and a message that comes again the one that it
 //!    had; [`journal`] keeps them on the volume.
-//! 6. [`leave`] tells when one of several bridges has taken all that the broker holds for it.
+//! 6. [`canary`] is a message of the bridge's own that takes the whole way, to see whether messages can.
+//! 7. [`leave`] tells when one of several bridges has taken all that the broker holds for it.
 //!
 //! [`pipeline`] is the loop that joins them, [`config`] what they are told, [`subscribe`] what the
 //! broker is asked for, [`state`] what they remember across restarts, [`health`]
@@ -31,6 +32,7 @@
 pub mod ack;
 pub mod backoff;
 pub mod batch;
+pub mod canary;
 mod cbor;
 pub mod compress;
 pub mod config;

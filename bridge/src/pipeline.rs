@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// What is in memory when the bridge is told to stop is stored within this, or left to the broker.
 const DRAIN: Duration = Duration::from_secs(8);
 /// When this much waits for a database that answers, nothing more is read until it has taken some.
-const SLOW_BYTES: usize = 2 << 20;
+const SLOW_BYTES: usize = 1 << 20;
 /// When this much waits for one that is away, nothing more is read: the broker keeps it. More than before,
 /// so that messages of QoS 0, which are dropped then, don't stop those that can wait.
 const PAUSE_BYTES: usize = 64 << 20;

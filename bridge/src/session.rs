@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use api::bridge_config::dead_letter_topic;
+use api::bridge_status::Side;
 use api::route::Overflow;
 use bytes::{Bytes, BytesMut};
 use rumqttc::v5::mqttbytes::v5::{ConnAck, Packet, PubAckReason};
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::ack::{Acks, Sequence};
 use crate::batch::Batches;
+use crate::canary::Canary;
 use crate::config::Loaded;
 use crate::dead::{DeadLetter, DeadLetters, Limits, PacketIds};
 use crate::health::{Health, SUBSCRIBING};
@@ -27,6 +29,9 @@ use crate::sparkplug::{LeftOut, Topic};
 use crate::stamps::{self, Stamps};
 use crate::subscribe::Subscriber;
 use crate::table::Table;
+
+/// For so long it is told that messages were refused.
+const REFUSED_LATELY: Duration = Duration::from_secs(60);
 
 /// Everything that is known of the session.
 pub struct Session {
@@ -47,6 +52,10 @@ pub struct Session {
     draining: bool,
     /// Told to leave the bridges that share the load.
     leave: Option<Leave>,
+    /// When the last message was refused, and by which route.
+    refused: Option<(Instant, String)>,
+    /// Unless it was told to send none.
+    canary: Option<Canary>,
 }
 
 impl Session {
@@ -71,6 +80,8 @@ impl Session {
             limits: Limits { receive_maximum: 0, packet_size: 0 },
             draining: false,
             leave: loaded.leaves.then(Leave::default),
+            refused: None,
+            canary: loaded.canary.clone().map(|path| Canary::new(path, Instant::now())),
         }
     }
 
@@ -104,6 +115,9 @@ impl Session {
         self.rebirths.disconnect();
         self.intake.disconnected();
         self.subscriber.disconnect();
+        if let Some(canary) = &mut self.canary {
+            canary.disconnected(Instant::now());
+        }
         if let Some(leave) = &mut self.leave {
             leave.disconnected();
         }
@@ -138,6 +152,9 @@ impl Session {
         self.stamps.share(loaded.member);
         if self.leave.is_some() != loaded.leaves {
             self.leave = loaded.leaves.then(Leave::default);
+        }
+        if self.canary.is_some() != loaded.canary.is_some() {
+            self.canary = loaded.canary.clone().map(|path| Canary::new(path, Instant::now()));
         }
     }
 
@@ -213,7 +230,10 @@ impl Session {
                     leave.ping_answered();
                 }
             }
-            Packet::PubAck(ack) => self.letter_answered(ack.pkid, ack.reason),
+            Packet::PubAck(ack) => match self.canary.as_mut().filter(|canary| canary.uses(ack.pkid)) {
+                Some(canary) => canary.answered(ack.reason),
+                None => self.letter_answered(ack.pkid, ack.reason),
+            },
             Packet::SubAck(answer) => {
                 self.subscriber.suback(&answer, Instant::now());
                 self.report();
@@ -247,16 +267,24 @@ impl Session {
             }
             (self.acks.next(), received.stamp, received.repeated, received.position)
         };
-        let mut taken = self.intake.accept(publish, stamp, repeated, sequence, &self.table, batches);
+        let canary = self.canary.as_ref().and_then(|canary| canary.table(publish.topic));
+        let table = canary.as_ref().unwrap_or(&self.table);
+        let mut taken = self.intake.accept(publish, stamp, repeated, sequence, table, batches);
         let mut by_retired = false;
-        if !taken.is_routed()
+        if canary.is_none()
+            && !taken.is_routed()
             && !taken.dropped
             && let Some(retired) = &self.retired
         {
             taken = self.intake.accept(publish, stamp, repeated, sequence, retired, batches);
             by_retired = taken.is_routed();
         }
-        self.count(&taken, by_retired);
+        if canary.is_some() {
+            // What isn't a number is not the bridge's.
+            taken.refusals.clear();
+        } else {
+            self.count(&taken, by_retired);
+        }
         if taken.asides.iter().any(|aside| aside.wants_birth) {
             self.ask_for_birth(publish.topic, stamp);
         }
@@ -315,6 +343,20 @@ impl Session {
     /// A batch has been dealt with. A message becomes one dead letter for a route, however many of its
     /// points the database refuses.
     pub fn settle(&mut self, outcome: &Outcome) {
+        if let Some(canary) = &mut self.canary
+            && let Some(first) = outcome.batch.points().next()
+            && canary.table(first.topic).is_some()
+        {
+            // Of a table of its own, and so of a batch of its own.
+            let refusal = outcome.refused.first().map(|(_, reason)| reason.as_str());
+            for point in outcome.batch.points() {
+                canary.settled(point.payload, refusal, Instant::now());
+                let took = canary.took().unwrap_or_default();
+                self.health.metrics.canary_seconds.set(took.as_secs_f64());
+                self.acks.complete(point.sequence);
+            }
+            return;
+        }
         let mut refused = outcome.refused.iter().peekable();
         let mut buried = None;
         for (place, point) in outcome.batch.points().enumerate() {
@@ -332,6 +374,7 @@ impl Session {
 
     /// A message can't be stored: it becomes a dead letter.
     fn bury(&mut self, sequence: Sequence, route: &str, topic: &[u8], payload: &[u8], reason: String) {
+        self.refused = Some((Instant::now(), route.into()));
         let topic = String::from_utf8_lossy(topic).into_owned();
         let letter = DeadLetter {
             sequence,
@@ -378,9 +421,10 @@ impl Session {
 
     /// Appends everything that the bridge has to say: acknowledgements, subscriptions, dead letters.
     pub fn write(&mut self, output: &mut BytesMut) {
-        let Self { letters, subscriber, ids, limits, .. } = self;
-        let used =
-            |letters: &DeadLetters, subscriber: &Subscriber, id| letters.uses(id) || subscriber.uses(id);
+        let Self { letters, subscriber, ids, limits, canary, .. } = self;
+        let used = |letters: &DeadLetters, subscriber: &Subscriber, id| {
+            letters.uses(id) || subscriber.uses(id) || canary.as_ref().is_some_and(|canary| canary.uses(id))
+        };
         subscriber.write(
             Instant::now(),
             &mut |subscriber| ids.next(|id| used(letters, subscriber, id)),
@@ -391,6 +435,7 @@ impl Session {
         for letter in too_large {
             self.drop_letter(&letter, "it is larger than the broker allows");
         }
+        self.write_canary(output);
         self.rebirths.write(self.limits.packet_size, output);
         let before = self.acks.outstanding();
         if let Some(position) = self.acks.write(output) {
@@ -401,8 +446,37 @@ impl Session {
         metrics.messages_in_flight.set(self.acks.outstanding() as i64);
     }
 
-    /// Tells how the broker's side is, while connected.
+    /// Whether messages cross, and whether all do.
+    fn crossing(&self, now: Instant) -> Option<Side> {
+        let crossing = self.canary.as_ref().map(|canary| canary.report(now, self.health.done()));
+        let refused = self.refused.as_ref().filter(|(since, _)| now - *since < REFUSED_LATELY);
+        match (crossing, refused) {
+            (Some(side), _) if side.reason != "Crossed" => Some(side),
+            (_, Some((_, route))) => Some(Side {
+                ready: true,
+                reason: "DeadLetters".into(),
+                message: format!(
+                    "messages are refused, the last by the route {route}: they are published to {}, each with the reason",
+                    dead_letter_topic(&self.pipeline, route)
+                ),
+            }),
+            (crossing, None) => crossing,
+        }
+    }
+
+    fn write_canary(&mut self, output: &mut BytesMut) {
+        let Self { letters, subscriber, ids, limits, canary, health, .. } = self;
+        let Some(canary) = canary else { return };
+        let now = Instant::now();
+        if limits.receive_maximum > 0 && subscriber.is_complete() && !self.draining && canary.is_due(now) {
+            let id = ids.next(|id| letters.uses(id) || subscriber.uses(id));
+            canary.write(now, SystemTime::now(), id, health.done(), output);
+        }
+    }
+
+    /// Tells how the broker's side is, while connected, and whether messages cross.
     pub fn report(&self) {
+        self.health.crossing(self.crossing(Instant::now()));
         for route in self.table.routes().iter().filter(|route| route.has_bound()) {
             let label = RouteLabel { route: route.name.clone() };
             let count = self.intake.series(&route.name);

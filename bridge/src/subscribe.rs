@@ -177,7 +177,7 @@ fn write_subscribe(packet_id: u16, filter: &str, subscription: Subscription, id:
     );
     // The bridge's own dead letters don't come back to it. A shared subscription must not ask for that
     // [MQTT-3.8.3-4].
-    wanted.nolocal = !filter.starts_with("$share/");
+    wanted.nolocal = !subscription.own && !filter.starts_with("$share/");
     // Retained messages come with a new subscription only, not with each reconnect.
     wanted.retain_forward_rule = RetainForwardRule::OnNewSubscribe;
     let properties =
@@ -193,7 +193,9 @@ mod tests {
 
     fn filters(list: &[(&str, u8)]) -> BTreeMap<String, Subscription> {
         list.iter()
-            .map(|(filter, qos)| ((*filter).into(), Subscription { qos: *qos, id: 1, undivided: false }))
+            .map(|(filter, qos)| {
+                ((*filter).into(), Subscription { qos: *qos, id: 1, undivided: false, own: false })
+            })
             .collect()
     }
 

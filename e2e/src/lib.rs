@@ -6,16 +6,23 @@
 //! host all traffic goes through 127.0.0.1), `mqtt`, `publisher` and `influx` (witnesses that are not
 //! our code), `faults` (kills in the cluster), `containers`, `programs` and `bridge_process` (the same
 //! parts on loopback, without a cluster), `fault_proxy` and `soak` (faults at random between them),
-//! `bench` (the bridge measured beside Telegraf),
+//! `bench` (the bridge measured beside Telegraf), `control_plane` (etcd and kube-apiserver without a
+//! cluster), `stage` (fakes of what is not there then), `operator_process` (the operator before both),
+//! `operator_bench` (what it costs), `replica` (one of several), `failover` (which of them writes),
+//! `api_proxy` and `convergence` (faults between operator and API server, and what there is in the end),
 //! `grafana` (Grafana's API, or its stand-in's), `stand_in` (the stand-in as a process), `plot` (curves
 //! in a terminal); `http` and `process` serve the others.
 
+pub mod api_proxy;
 pub mod bench;
 pub mod bridge_process;
 pub mod conditions;
 pub mod containers;
+pub mod control_plane;
+pub mod convergence;
 pub mod diagnostics;
 pub mod environment;
+pub mod failover;
 pub mod fault_proxy;
 pub mod faults;
 pub mod grafana;
@@ -23,11 +30,15 @@ pub mod http;
 pub mod influx;
 pub mod mqtt;
 pub mod namespaces;
+pub mod operator_bench;
+pub mod operator_process;
 pub mod pipeline;
 pub mod plot;
 pub mod port_forward;
 pub mod process;
 pub mod programs;
 pub mod publisher;
+pub mod replica;
 pub mod soak;
+pub mod stage;
 pub mod stand_in;

@@ -16,6 +16,7 @@ use crate::process;
 pub struct Program {
     program: PathBuf,
     arguments: Vec<String>,
+    variables: Vec<(String, String)>,
     child: Mutex<Option<Child>>,
     directory: Directory,
 }
@@ -34,7 +35,20 @@ impl Program {
     /// # Errors
     /// If it can't be started.
     pub async fn start_new(program: PathBuf, arguments: Vec<String>, directory: Directory) -> Result<Self> {
-        let new = Self { program, arguments, child: Mutex::new(None), directory };
+        Self::start_with(program, arguments, Vec::new(), directory).await
+    }
+
+    /// The same, with these environment variables.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub async fn start_with(
+        program: PathBuf,
+        arguments: Vec<String>,
+        variables: Vec<(String, String)>,
+        directory: Directory,
+    ) -> Result<Self> {
+        let new = Self { program, arguments, variables, child: Mutex::new(None), directory };
         new.start().await?;
         Ok(new)
     }
@@ -47,6 +61,7 @@ impl Program {
         let log = File::options().create(true).append(true).open(self.directory.path().join("log"))?;
         let child = Command::new(&self.program)
             .args(&self.arguments)
+            .envs(self.variables.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -2,13 +2,12 @@
 //! nothing would change.
 
 mod claims;
+mod sweep;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
-use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,8 +16,8 @@ use serde_json::{Value, json};
 use crate::compare::is_contained;
 use crate::observe::Children;
 use crate::plan::{Identity, Plan};
-use crate::resources::exposure::HTTPRoute;
-use crate::resources::names::{COMPONENT, CONFIG_HASH, Component};
+use crate::resources::issued::Certificate;
+use crate::resources::names::{CONFIG_HASH, Component};
 use crate::resources::{
     BridgeObjects, BrokerObjects, DashboardObjects, DatabaseObjects, Desired, Part, Surroundings, hash,
 };
@@ -83,6 +82,12 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
+    /// Whether the API server knows no such kind of object.
+    pub fn is_unknown_kind(&self) -> bool {
+        let Self::Write { source, .. } = self else { return false };
+        matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404)
+    }
+
     /// Whether nothing can be made any more because the namespace is being deleted, and the pipeline with
     /// it. The API server says so by the cause that namespace lifecycle admission gives.
     pub fn namespace_is_going(&self) -> bool {
@@ -104,10 +109,17 @@ pub async fn apply(
     children: &Children,
 ) -> Result<Applied, ApplyError> {
     let mut pass = Pass { client, pipeline: &plan.pipeline, kept: Vec::new(), writes: 0 };
-    let Desired { broker, database, bridge, dashboard, surroundings } = desired;
+    let Desired { authority, certificates, broker, database, bridge, dashboard, surroundings } = desired;
     let mut applied = Applied::default();
     pass.keep_or_collect(&children.claims).await?;
     pass.surroundings(children, surroundings).await?;
+    // What is signed is of no use without who signed it.
+    if let Some(secret) = authority {
+        pass.one(&children.secrets, secret).await?;
+    }
+    for certificate in certificates {
+        pass.one(&children.certificates, certificate).await?;
+    }
     // What a pod mounts comes before the pod, and what gives it a name in the network too.
     if let Some(BrokerObjects { user_secrets, secret, service, stateful_set, live_hash: _ }) = broker {
         for user in user_secrets {
@@ -156,6 +168,23 @@ pub async fn apply(
     pass.renew_sets(plan, &children.stateful_sets, &applied.not_grown).await?;
     applied.writes = pass.writes;
     Ok(applied)
+}
+
+/// Asks cert-manager for certificates, before there can be a plan that needs them.
+///
+/// # Errors
+/// If one could not be asked for.
+pub async fn ask_for_certificates(
+    client: &Client,
+    pipeline: &Identity,
+    desired: &[Certificate],
+    observed: &[Certificate],
+) -> Result<(), ApplyError> {
+    let mut pass = Pass { client, pipeline, kept: Vec::new(), writes: 0 };
+    for certificate in desired {
+        pass.one(observed, certificate).await?;
+    }
+    Ok(())
 }
 
 /// Writes a set of a pipeline once more, with another content.
@@ -292,71 +321,5 @@ impl Pass<'_> {
             self.one(&children.routes, route).await?;
         }
         Ok(())
-    }
-
-    /// Deletes what the pipeline owns and no longer wants.
-    async fn sweep(&mut self, children: &Children, withheld: &[Component]) -> Result<(), ApplyError> {
-        let Children {
-            stateful_sets,
-            deployments,
-            services,
-            config_maps,
-            secrets,
-            pods: _,
-            claims: _,
-            network_policies,
-            disruption_budgets,
-            ingresses,
-            routes,
-        } = children;
-        self.sweep_kind::<StatefulSet>(stateful_sets, withheld).await?;
-        self.sweep_kind::<Deployment>(deployments, withheld).await?;
-        self.sweep_kind::<Service>(services, withheld).await?;
-        self.sweep_kind::<ConfigMap>(config_maps, withheld).await?;
-        self.sweep_kind::<Secret>(secrets, withheld).await?;
-        self.sweep_kind::<NetworkPolicy>(network_policies, withheld).await?;
-        self.sweep_kind::<PodDisruptionBudget>(disruption_budgets, withheld).await?;
-        self.sweep_kind::<Ingress>(ingresses, withheld).await?;
-        self.sweep_kind::<HTTPRoute>(routes, withheld).await
-    }
-
-    async fn sweep_kind<K>(&mut self, observed: &[K], withheld: &[Component]) -> Result<(), ApplyError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug,
-    {
-        for live in observed {
-            let name = live.name_any();
-            let component = live.labels().get(COMPONENT);
-            let is_kept = self.kept.contains(&(K::kind(&()).into_owned(), name.clone()));
-            let is_withheld =
-                withheld.iter().any(|part| component.is_some_and(|label| label == part.as_str()));
-            let is_ours = self.owner_of(live) == Some(&self.pipeline.owner.uid);
-            if is_kept || is_withheld || !is_ours || live.meta().deletion_timestamp.is_some() {
-                continue;
-            }
-            tracing::info!(kind = %K::kind(&()), name, "deleting what is no longer wanted");
-            self.delete(live, DeleteParams::background()).await?;
-        }
-        Ok(())
-    }
-
-    async fn delete<K>(&mut self, live: &K, how: DeleteParams) -> Result<(), ApplyError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug,
-    {
-        let name = live.name_any();
-        let only_this = Preconditions { uid: live.uid(), resource_version: None };
-        self.writes += 1;
-        match self.api::<K>().delete(&name, &DeleteParams { preconditions: Some(only_this), ..how }).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-            Err(source) => Err(write_error::<K>("delete", &name, source)),
-        }
     }
 }

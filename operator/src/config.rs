@@ -20,6 +20,13 @@ pub struct Config {
     /// The operator's own namespace, from which network policies let it in. Without it there are none.
     #[serde(default)]
     pub namespace: Option<String>,
+    /// How often the pipelines are listed anew, beside being watched.
+    #[serde(default = "five_minutes")]
+    pub relist_seconds: u64,
+}
+
+fn five_minutes() -> u64 {
+    300
 }
 
 /// The images of the parts.

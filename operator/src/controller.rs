@@ -15,25 +15,32 @@ use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
+use kube::core::Status;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
 use kube::runtime::events::Recorder;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
-use tokio::sync::{Semaphore, watch as shutdown};
+use tokio::sync::Semaphore;
 
-use crate::apply::{ApplyError, FIELD_MANAGER, apply};
+use crate::apply::{ApplyError, FIELD_MANAGER, apply, ask_for_certificates};
 use crate::config::Config;
+use crate::http::{self, HttpError};
+use crate::leader::fence::Fence;
 use crate::metrics::{Metrics, Outcome};
-use crate::observe::{ObserveError, observe};
-use crate::plan::{Plan, given_secrets};
-use crate::resources;
+use crate::observe::{ObserveError, Observed, observe};
+use crate::plan::{Identity, Plan, Refusal, expiries, given_secrets};
+use crate::resources::names::Names;
+use crate::resources::{self, issued};
 use crate::status::{Facts, status};
 
 /// How many pipelines are worked on at once.
 const CONCURRENCY: u16 = 8;
 
-/// kube retries a refused request for minutes; a pass must not hold its place that long.
+/// A pass must not hold its place for as long as somebody takes to answer.
 const PASS_LIMIT: Duration = Duration::from_secs(45);
+
+/// The longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What every pass needs.
 pub struct Context {
@@ -41,6 +48,8 @@ pub struct Context {
     pub client: Client,
     /// The operator's configuration.
     pub config: Config,
+    /// Whether this operator may still write: it is below each of its clients.
+    pub fence: Fence,
     /// For the bridge's status and for databases and dashboards without an authority of their own.
     pub http: reqwest::Client,
     /// For events.
@@ -70,27 +79,40 @@ pub enum Error {
 
 impl Context {
     /// What passes need, from what `main` has made.
-    pub fn new(client: Client, config: Config, http: reqwest::Client, metrics: Arc<Metrics>) -> Self {
+    ///
+    /// # Errors
+    /// If there is no HTTP client.
+    pub fn new(
+        client: Client,
+        fence: Fence,
+        config: Config,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, HttpError> {
+        let http = http::client(None, &fence)?;
         let recorder = Recorder::new(client.clone(), FIELD_MANAGER.into());
         let permits = Semaphore::new(CONCURRENCY.into());
-        Self { client, config, http, recorder, metrics, permits, failures: Mutex::default() }
+        Ok(Self { client, config, fence, http, recorder, metrics, permits, failures: Mutex::default() })
     }
 }
 
-/// Runs until shutdown: one controller, or one for each namespace that the operator is limited to.
-pub async fn run(context: Arc<Context>, shutdown: shutdown::Receiver<bool>) {
+/// Runs until it is dropped: one controller, or one for each namespace that the operator is limited to.
+/// What a pass has not done by then, the next does.
+pub async fn run(context: Arc<Context>) {
     let namespaces: Vec<Option<String>> = match context.config.namespaces.as_slice() {
         [] => vec![None],
         names => names.iter().cloned().map(Some).collect(),
     };
-    let controllers =
-        namespaces.into_iter().map(|namespace| run_in(context.clone(), namespace, shutdown.clone()));
+    let controllers = namespaces.into_iter().map(|namespace| run_in(context.clone(), namespace));
     futures::future::join_all(controllers).await;
 }
 
-async fn run_in(context: Arc<Context>, namespace: Option<String>, mut stop: shutdown::Receiver<bool>) {
-    let watches =
-        watch::Watches { client: context.client.clone(), namespace, metrics: context.metrics.clone() };
+async fn run_in(context: Arc<Context>, namespace: Option<String>) {
+    let watches = watch::Watches {
+        client: context.client.clone(),
+        namespace,
+        metrics: context.metrics.clone(),
+        relist: Duration::from_secs(context.config.relist_seconds),
+    };
     let (store, pipelines) = watches.pipelines();
     context.metrics.add_store(store.clone());
     Controller::for_stream(pipelines, store)
@@ -104,10 +126,6 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>, mut stop: shut
         .watches_stream(watches.network_policies(), watch::pipeline_of)
         .watches_stream(watches.disruption_budgets(), watch::pipeline_of)
         .watches_stream(watches.ingresses(), watch::pipeline_of)
-        .graceful_shutdown_on(async move {
-            // An error means that the sender is gone: also the end.
-            let _ = stop.wait_for(|stopped| *stopped).await;
-        })
         .run(reconcile, error_policy, context)
         .for_each(|result| async move {
             if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = result {
@@ -145,10 +163,12 @@ async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error
     let plan = match Plan::new(pipeline, &observed, &context.config) {
         Ok(plan) => plan,
         Err(refusal) => {
-            let facts = Facts::Refused { reason: refusal.reason().into(), message: refusal.to_string() };
+            let facts = refused(context, pipeline, &observed, &refusal).await?;
             return report(context, pipeline, &facts).await;
         }
     };
+    let Names { namespace, pipeline: name } = &plan.pipeline.names;
+    context.metrics.certificates(namespace, name, expiries(&plan));
     let database = database::access(context, pipeline, &plan, &observed).await;
     let desired = resources::desired(&plan, &database.tokens);
     let applied = match apply(&context.client, &plan, &desired, &observed.children).await {
@@ -168,6 +188,31 @@ async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error
     let dashboard = parts::dashboard(context, &plan, &database, &applied, &observed.children.pods).await;
     let facts = parts::facts(&plan, &observed.children.pods, applied, database, bridge, dashboard);
     report(context, pipeline, &facts).await
+}
+
+/// What is missing may be what cert-manager has not been asked for yet.
+async fn refused(
+    context: &Context,
+    pipeline: &IoTPipeline,
+    observed: &Observed,
+    refusal: &Refusal,
+) -> Result<Facts, Error> {
+    let (reason, message) = (refusal.reason().into(), refusal.to_string());
+    if !matches!(refusal, Refusal::NotIssued(_)) {
+        return Ok(Facts::Refused { reason, message });
+    }
+    let identity = Identity::of(pipeline);
+    let (desired, found) = (issued::desired(pipeline), &observed.children.certificates);
+    match ask_for_certificates(&context.client, &identity, &desired, found).await {
+        Ok(()) => Ok(Facts::Refused { reason, message }),
+        Err(error) if error.is_unknown_kind() => Ok(Facts::Refused {
+            reason: "CertManagerNotFound".into(),
+            message: "this cluster has no cert-manager, which issuerRef needs: install it \
+                      (https://cert-manager.io/docs/installation/), or remove issuerRef"
+                .into(),
+        }),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Failures that go away by themselves are not the user's business; the others are.
@@ -237,18 +282,25 @@ fn look_again(pipeline: &IoTPipeline, facts: &Facts) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Twice as long after every failure in a row, up to a minute; each pipeline for itself.
+/// Twice as long after every failure in a row, each pipeline for itself; longer if the API server asks for it.
 fn error_policy(pipeline: Arc<IoTPipeline>, error: &Error, context: Arc<Context>) -> Action {
     let mut failures = context.failures();
     let count = failures.entry(key(&pipeline)).or_insert(0);
     *count += 1;
-    let seconds = 1_u64 << (*count - 1).min(6);
+    let pause = Duration::from_secs(1 << (*count - 1).min(5)).min(LONGEST_PAUSE).max(asked_to_wait(error));
     tracing::warn!(
         pipeline = key(&pipeline),
         error = %describe(error),
-        "a pass failed; again in {} s", seconds.min(60)
+        "a pass failed; again in {} s", pause.as_secs()
     );
-    Action::requeue(Duration::from_secs(seconds.min(60)))
+    Action::requeue(pause)
+}
+
+/// As long as an overloaded API server asks for, in good measure.
+fn asked_to_wait(error: &(dyn std::error::Error + 'static)) -> Duration {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let asked = causes.find_map(|error| Some(answer(error)?.details.as_ref()?.retry_after_seconds));
+    Duration::from_secs(asked.unwrap_or(0).into()).min(PASS_LIMIT)
 }
 
 impl Context {
@@ -262,20 +314,48 @@ fn key(pipeline: &IoTPipeline) -> String {
 }
 
 /// An error with its causes. Of an answer of the API server, what it said; not the whole answer.
-fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        let said = match error.downcast_ref::<kube::Error>() {
-            Some(kube::Error::Api(status)) => status.message.clone(),
-            _ => error.to_string(),
-        };
-        let is_answer = matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(_)));
+        let answer = answer(error);
+        let said = answer.map_or_else(|| error.to_string(), |status| status.message.clone());
         if !text.ends_with(&said) {
             let separator = if text.is_empty() { "" } else { ": " };
             text.extend([separator, &said]);
         }
-        next = if is_answer { None } else { error.source() };
+        next = if answer.is_some() { None } else { error.source() };
     }
     text
+}
+
+/// What the API server answered, if this is its answer. The steps' errors have it in a box.
+fn answer<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Status> {
+    let boxed = || error.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref);
+    match error.downcast_ref::<kube::Error>().or_else(boxed)? {
+        kube::Error::Api(status) => Some(status),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overloaded_api_server_is_given_the_time_that_it_asks_for() {
+        let status = serde_json::from_value(json!({
+            "status": "Failure", "code": 429, "reason": "TooManyRequests", "message": "later",
+            "details": {"retryAfterSeconds": 7},
+        }));
+        let source = Box::new(kube::Error::Api(Box::new(status.expect("a status"))));
+        let error = Error::Apply(ApplyError::Write {
+            verb: "apply",
+            kind: "Service".into(),
+            name: "s".into(),
+            source,
+        });
+        assert_eq!(asked_to_wait(&error), Duration::from_secs(7));
+        assert_eq!(describe(&error), "apply Service s: later");
+    }
 }

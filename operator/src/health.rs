@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Role};
 
 /// Every pipeline has a pass at least every five minutes, so this long a silence is a fault.
 const SILENCE: Duration = Duration::from_secs(900);
@@ -43,11 +43,12 @@ async fn live(State(metrics): State<Arc<Metrics>>) -> Response {
 }
 
 async fn ready(State(metrics): State<Arc<Metrics>>) -> Response {
-    if metrics.is_filled() {
-        "ok\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the pipelines have not been read yet\n").into_response()
-    }
+    let missing = match metrics.role() {
+        Role::Candidate => "the lease can't be read, or was lost\n",
+        Role::Leader if !metrics.is_filled() => "the pipelines have not been read yet\n",
+        Role::Leader | Role::Standby => return "ok\n".into_response(),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, missing).into_response()
 }
 
 async fn text(State(metrics): State<Arc<Metrics>>) -> Response {

@@ -3,8 +3,14 @@
 
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, RequestBuilder, StatusCode, redirect};
+use reqwest::{Certificate, Client, Proxy, RequestBuilder, StatusCode, redirect};
 use serde_json::Value;
+
+use crate::leader::fence::Fence;
+
+/// Names a proxy for databases, dashboards and bridges, but not for the API server: outside of a cluster
+/// their names and addresses mean nothing.
+const PROXY: &str = "IOTPIPELINE_HTTP_PROXY";
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +18,9 @@ pub enum HttpError {
     /// The certificate authority is not PEM.
     #[error("the certificate authority is no PEM certificate")]
     Authority(#[source] reqwest::Error),
+    /// The proxy's address is none.
+    #[error("{PROXY} is no address of a proxy")]
+    Proxy(#[source] reqwest::Error),
     /// TLS could not be set up.
     #[error("set up an HTTP client")]
     Client(#[source] reqwest::Error),
@@ -109,11 +118,12 @@ pub fn absent<T>(found: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
 }
 
 /// A client that gives up soon and follows nobody elsewhere with a credential. With a certificate
-/// authority it trusts no other.
+/// authority it trusts no other. It asks nobody anything once the fence is closed, since each of its
+/// requests has a connection of its own.
 ///
 /// # Errors
 /// If the certificate authority is none.
-pub fn client(ca: Option<&str>) -> Result<Client, HttpError> {
+pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
     let mut builder = Client::builder()
         .connect_timeout(Duration::from_secs(3))
         .timeout(Duration::from_secs(10))
@@ -121,8 +131,13 @@ pub fn client(ca: Option<&str>) -> Result<Client, HttpError> {
         // service's address, that can be a stranger, and a pod that was replaced answers nothing.
         .pool_max_idle_per_host(0)
         .redirect(redirect::Policy::none())
+        // Variables that are meant for other programs don't lead credentials elsewhere.
         .no_proxy()
+        .connector_layer(fence.clone())
         .user_agent(concat!("iotpipeline-operator/", env!("CARGO_PKG_VERSION")));
+    if let Ok(proxy) = std::env::var(PROXY) {
+        builder = builder.proxy(Proxy::all(proxy).map_err(HttpError::Proxy)?);
+    }
     if let Some(ca) = ca {
         let authorities = Certificate::from_pem_bundle(ca.as_bytes()).map_err(HttpError::Authority)?;
         builder = builder.tls_certs_only(authorities);

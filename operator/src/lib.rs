@@ -3,11 +3,15 @@
 //! Read in this order: [`controller`] (a pass, as a list of steps), [`observe`] (what is), [`plan`]
 //! (what is to be, or why not), [`resources`] (the objects of a plan: pure), [`apply`] (write what
 //! differs), [`status`] (what is told). [`influxdb`] and [`grafana`] are the APIs of the parts;
-//! [`reload`] is the broker's sidecar, which shares only the binary.
+//! [`leader`] says which of several operators works, and [`cluster`] makes the client by which the others
+//! can't; [`reload`] is the broker's sidecar, which shares only the binary.
 //!
-//! Only [`controller`], [`observe`], [`apply`], [`influxdb`] and [`grafana`] reach into the network.
+//! Only [`controller`], [`observe`], [`apply`], [`influxdb`], [`grafana`] and [`leader`] reach into the
+//! network.
 
 pub mod apply;
+pub mod certificate;
+pub mod cluster;
 pub mod compare;
 pub mod config;
 pub mod controller;
@@ -16,6 +20,7 @@ pub mod grafana;
 pub mod health;
 pub mod http;
 pub mod influxdb;
+pub mod leader;
 pub mod metrics;
 pub mod observe;
 pub mod plan;

@@ -3,18 +3,22 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::http::header::USER_AGENT;
 use clap::{Parser, Subcommand, ValueEnum};
 use iotpipeline_operator::config::Config;
+use iotpipeline_operator::leader::fence::Fence;
+use iotpipeline_operator::leader::lease::Candidate;
 use iotpipeline_operator::metrics::Metrics;
-use iotpipeline_operator::{controller, health, http, reload};
-use kube::Client;
+use iotpipeline_operator::{cluster, controller, health, leader, reload};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{fmt, registry};
 
 /// Makes the cluster what each IoTPipeline says.
 #[derive(Parser)]
@@ -28,6 +32,12 @@ struct Arguments {
     /// Where /livez, /readyz and /metrics are.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+    /// Of several operators, the one that holds this Lease works. It is in the operator's own namespace.
+    #[arg(long, value_name = "NAME", default_value = "iotpipeline-operator")]
+    lease: String,
+    /// Who holds it: a random suffix makes the name unique.
+    #[arg(long, value_name = "POD", env = "POD_NAME", default_value = "iotpipeline-operator")]
+    identity: String,
     /// How to log.
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -43,6 +53,9 @@ enum Command {
         /// The name of the process.
         #[arg(long, value_name = "NAME")]
         process: String,
+        /// The port that it listens on: /healthz on port 8080 says whether it does.
+        #[arg(long, value_name = "PORT")]
+        port: u16,
     },
 }
 
@@ -55,7 +68,7 @@ enum LogFormat {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     match arguments.command {
-        Some(Command::Reload { watch, process }) => reload::run(&watch, &process),
+        Some(Command::Reload { watch, process, port }) => reload::run(&watch, &process, port),
         None => operate(arguments),
     }
 }
@@ -66,7 +79,11 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider().install_default().ok().context("install the TLS provider")?;
     let path = arguments.config.context("--config is missing")?;
     let config = Config::read(&path)?;
-    let client = client().await?;
+    let mut cluster = kube::Config::infer().await.context("find the cluster")?;
+    let identity = leader::identity(&arguments.identity)?;
+    // The API server's audit log tells operators apart by this.
+    let agent = format!("iotpipeline-operator/{} ({identity})", env!("CARGO_PKG_VERSION"));
+    cluster.headers.push((USER_AGENT, agent.parse().context("--identity is no text for a header")?));
     let metrics = Arc::new(Metrics::default());
     let (stop, stopped) = watch::channel(false);
 
@@ -83,22 +100,23 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
     });
 
     tracing::info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?config.namespaces, "starting");
-    let context = controller::Context::new(client, config, http::client(None)?, metrics);
-    controller::run(Arc::new(context), stopped).await;
+    let unfenced = cluster::client(&cluster, &Fence::open()).context("make a client of the cluster")?;
+    let candidate = Candidate::new(unfenced, arguments.lease, identity, metrics.clone());
+    let work = |fence: Fence| {
+        let context = cluster::client(&cluster, &fence)
+            .map_err(anyhow::Error::from)
+            .and_then(|client| Ok(controller::Context::new(client, fence, config.clone(), metrics.clone())?));
+        async move {
+            match context {
+                Ok(context) => controller::run(Arc::new(context)).await,
+                Err(error) => tracing::error!(error = format!("{error:#}"), "can't work"),
+            }
+        }
+    };
+    candidate.lead(stopped, work).await;
     health.await.context("join the health server")?.context("serve /livez, /readyz and /metrics")?;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// kube sets no limit for an answer, and a watch has its own. This one is for a connection that died
-/// without a word.
-async fn client() -> anyhow::Result<Client> {
-    let mut config = kube::Config::infer().await.context("find the cluster")?;
-    config.connect_timeout = Some(Duration::from_secs(5));
-    config.write_timeout = Some(Duration::from_secs(30));
-    config.read_timeout = Some(Duration::from_secs(90));
-    config.reset_reader_on_write = true;
-    Client::try_from(config).context("make a client of the cluster")
 }
 
 async fn wait_for_signal() -> std::io::Result<()> {
@@ -113,11 +131,12 @@ async fn wait_for_signal() -> std::io::Result<()> {
 
 fn start_log(format: LogFormat) {
     // kube logs the failures of watches that are logged here, with the whole answer.
+    const KUBE: &str = "kube_runtime=error,kube_client=warn";
     let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into());
-    let filter = EnvFilter::new(format!("kube_runtime=error,kube_client=warn,{wanted}"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter: Targets = format!("{KUBE},{wanted}").parse().unwrap_or_default();
+    let lines = fmt::layer().with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => log.with_ansi(false).init(),
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => registry().with(filter).with(lines.with_ansi(false)).init(),
+        LogFormat::Json => registry().with(filter).with(lines.json()).init(),
     }
 }

@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 
 use api::iotpipeline::IoTPipeline;
+use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use crate::credentials::{self, Credentials, NoRandomness};
+use crate::credentials::{self, Credentials, NoCredential};
 use crate::plan::given_secrets;
 use crate::resources::exposure::HTTPRoute;
+use crate::resources::issued::{self, Certificate};
 use crate::resources::names::Names;
 
 /// What is in the cluster, as far as it matters to one pipeline.
@@ -26,6 +28,8 @@ pub struct Observed {
     pub given: BTreeMap<String, Secret>,
     /// The operator's own credentials, kept or new.
     pub credentials: Credentials,
+    /// When that was.
+    pub now: Timestamp,
 }
 
 /// The objects that carry the pipeline's labels.
@@ -53,6 +57,8 @@ pub struct Children {
     pub ingresses: Vec<Ingress>,
     /// Ways to the dashboard, where the cluster has the Gateway API.
     pub routes: Vec<HTTPRoute>,
+    /// What cert-manager was asked for.
+    pub certificates: Vec<Certificate>,
 }
 
 /// Why the cluster could not be read.
@@ -76,7 +82,7 @@ pub enum ObserveError {
     },
     /// A credential could not be made.
     #[error(transparent)]
-    Credentials(#[from] NoRandomness),
+    Credentials(#[from] NoCredential),
 }
 
 /// Reads everything that the plan and the status depend on.
@@ -113,6 +119,10 @@ pub async fn observe(client: &Client, pipeline: &IoTPipeline) -> Result<Observed
     let (stateful_sets, deployments, pods, claims) = workloads;
     let (services, config_maps, secrets) = content;
     let (network_policies, disruption_budgets, ingresses, routes) = around;
+    let certificates = match asks_cert_manager(pipeline, &secrets) {
+        true => certificates(client, &names).await?,
+        false => Vec::new(),
+    };
     let mut children = Children {
         stateful_sets,
         deployments,
@@ -125,6 +135,7 @@ pub async fn observe(client: &Client, pipeline: &IoTPipeline) -> Result<Observed
         disruption_budgets,
         ingresses,
         routes,
+        certificates,
     };
 
     // A Secret that lost its labels still has the password that devices use.
@@ -139,8 +150,27 @@ pub async fn observe(client: &Client, pipeline: &IoTPipeline) -> Result<Observed
             given.insert(name, secret);
         }
     }
-    let credentials = credentials::complete(pipeline, &children.secrets)?;
-    Ok(Observed { children, given, credentials })
+    let now = Timestamp::now();
+    let credentials = credentials::complete(pipeline, &children.secrets, now)?;
+    Ok(Observed { children, given, credentials, now })
+}
+
+/// Whether the pipeline names an issuer of cert-manager, or has named one: what that made is still there then.
+fn asks_cert_manager(pipeline: &IoTPipeline, secrets: &[Secret]) -> bool {
+    let is_issued = |secret: &Secret| secret.annotations().contains_key("cert-manager.io/certificate-name");
+    !issued::desired(pipeline).is_empty() || secrets.iter().any(is_issued)
+}
+
+/// None, where cert-manager is not installed.
+async fn certificates(client: &Client, names: &Names) -> Result<Vec<Certificate>, ObserveError> {
+    match list::<Certificate>(client, names).await {
+        Err(ObserveError::List { source, .. }) if is_not_found(&source) => Ok(Vec::new()),
+        found => found,
+    }
+}
+
+fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 async fn list<K>(client: &Client, names: &Names) -> Result<Vec<K>, ObserveError>

@@ -17,5 +17,12 @@ pub const RIGHTS: &[(&str, &str, &[&str])] = &[
     ("networking.k8s.io", "ingresses", &["get", "list", "watch", "create", "patch", "delete"]),
     ("policy", "poddisruptionbudgets", &["get", "list", "watch", "create", "patch", "delete"]),
     ("gateway.networking.k8s.io", "httproutes", &["get", "list", "create", "patch", "delete"]),
+    // For pipelines that name an issuer of cert-manager.
+    ("cert-manager.io", "certificates", &["get", "list", "create", "patch", "delete"]),
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
+
+/// The same, in the operator's own namespace: the Lease by which one of several is elected. `create` is for
+/// any name, since the API server knows none yet; the others are for the one Lease.
+pub const LEASE_RIGHTS: &[(&str, &str, &[&str])] =
+    &[("coordination.k8s.io", "leases", &["create"]), ("coordination.k8s.io", "leases", &["get", "update"])];

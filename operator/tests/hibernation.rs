@@ -23,7 +23,7 @@ fn pod(case: &Case, component: Component) -> Pod {
 
 /// The replicas of broker, bridge, database and dashboard.
 fn replicas(case: &Case) -> [Option<i32>; 4] {
-    let Desired { broker, database, bridge, dashboard, surroundings: _ } = desired(&plan(case), &tokens());
+    let Desired { broker, database, bridge, dashboard, .. } = desired(&plan(case), &tokens());
     [
         broker.expect("a broker").stateful_set.spec.replicas,
         bridge.wanted().expect("a bridge").stateful_set.spec.replicas,

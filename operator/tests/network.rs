@@ -93,7 +93,7 @@ fn matrix(spec: &str) -> String {
     let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("it can be planned");
     let policies = desired(&plan, &tokens()).surroundings.network_policies;
     let targets = [
-        ("broker", 1883),
+        ("broker", 8883),
         ("database", 8086),
         ("bridge", 9090),
         ("dashboard", 3000),
@@ -120,12 +120,12 @@ fn only_the_chain_s_traffic_is_admitted() {
     let expected = "\
 broker: 
 database: 
-bridge: broker:1883 database:8086 outside:53
+bridge: broker:8883 database:8086 outside:53
 dashboard: database:8086 outside:53
-operator: broker:1883 database:8086 bridge:9090 dashboard:3000 outside:53 outside:443
-impostor: broker:1883 dashboard:3000 outside:53 outside:443
-neighbour: broker:1883 dashboard:3000 outside:53 outside:443
-outside: broker:1883 dashboard:3000
+operator: broker:8883 database:8086 bridge:9090 dashboard:3000 outside:53 outside:443
+impostor: broker:8883 dashboard:3000 outside:53 outside:443
+neighbour: broker:8883 dashboard:3000 outside:53 outside:443
+outside: broker:8883 dashboard:3000
 ";
     assert_eq!(matrix(&format!("{{{ROUTES}}}")), expected);
 }
@@ -140,21 +140,21 @@ fn the_way_to_external_parts_is_open() {
     let matrix = matrix(&spec);
     assert!(
         matrix
-            .contains("bridge: broker:1883 database:8086 dashboard:3000 broker:22 outside:53 outside:443\n"),
+            .contains("bridge: broker:8883 database:8086 dashboard:3000 broker:22 outside:53 outside:443\n"),
         "{matrix}"
     );
     assert!(
-        matrix.contains("dashboard: broker:1883 database:8086 broker:22 outside:53 outside:443\n"),
+        matrix.contains("dashboard: broker:8883 database:8086 broker:22 outside:53 outside:443\n"),
         "{matrix}"
     );
-    assert!(matrix.contains("outside: broker:1883 database:8086 dashboard:3000 broker:22"), "{matrix}");
+    assert!(matrix.contains("outside: broker:8883 database:8086 dashboard:3000 broker:22"), "{matrix}");
 }
 
 #[test]
 fn without_policies_all_is_open() {
     let matrix = matrix(&format!("{{networkPolicy: {{enabled: false}}, {ROUTES}}}"));
     assert!(
-        matrix.contains("outside: broker:1883 database:8086 bridge:9090 dashboard:3000 broker:22\n"),
+        matrix.contains("outside: broker:8883 database:8086 bridge:9090 dashboard:3000 broker:22\n"),
         "{matrix}"
     );
 }

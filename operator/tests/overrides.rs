@@ -89,7 +89,7 @@ fn the_operator_s_own_containers_and_volumes_are_known_by_name() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/examples/lab.yaml");
     let case = Case::read(&example);
     let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("it can be planned");
-    let Desired { broker, database, bridge, dashboard, surroundings: _ } = desired(&plan, &tokens());
+    let Desired { broker, database, bridge, dashboard, .. } = desired(&plan, &tokens());
     let check = |component: Component, template: &PodTemplateSpec, claims: &[&str]| {
         let spec = template.spec.as_ref().expect("a pod has a spec");
         let containers: Vec<_> = spec.containers.iter().map(|container| container.name.as_str()).collect();

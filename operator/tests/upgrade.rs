@@ -27,7 +27,7 @@ fn templates() -> Value {
     let of = |case: &&str| {
         let read = Case::read(&here().join(case));
         let plan = Plan::new(&read.pipeline, &read.observed, &config()).expect("it can be planned");
-        let Desired { broker, database, bridge, dashboard, surroundings: _ } = desired(&plan, &tokens());
+        let Desired { broker, database, bridge, dashboard, .. } = desired(&plan, &tokens());
         let templates = json!({
             "broker": broker.map(|objects| objects.stateful_set.spec.template),
             "database": database.map(|objects| objects.stateful_set.spec.template),

@@ -7,6 +7,7 @@ use crate::cargo::cargo;
 use crate::context::Context;
 use crate::counts::{Counts, failed_tests};
 use crate::demo::environment;
+use crate::parts::go;
 use crate::process::Log;
 use crate::progress::{Outcome, Step};
 
@@ -36,6 +37,12 @@ pub(crate) const LOOPBACK: Step = Step {
     about: "the bridge against a real mosquitto and a real influxd",
     lock: None,
     work: loopback,
+};
+pub(crate) const CONTROL_PLANE: Step = Step {
+    name: "operator",
+    about: "the operator against a real kube-apiserver and etcd",
+    lock: None,
+    work: control_plane,
 };
 pub(crate) const IN_CLUSTER: Step =
     Step { name: "in-cluster", about: "the whole chain, in the cluster", lock: None, work: in_cluster };
@@ -83,6 +90,16 @@ fn loopback(context: &mut Context, log: &Log) -> Result<Outcome> {
     command.args(["test", "--workspace", "--features", "iotpipeline-e2e/loopback", "--test", "loopback"]);
     command.arg("--no-fail-fast");
     environment(context, &mut command)?;
+    tests(context, &mut command, log)
+}
+
+fn control_plane(context: &mut Context, log: &Log) -> Result<Outcome> {
+    let mut command = cargo(&context.paths);
+    command.args(["test", "--workspace", "--features", "iotpipeline-e2e/control_plane"]);
+    // What must happen within seconds is not disturbed by the others.
+    command.args(["--test", "control_plane", "--no-fail-fast", "--", "--test-threads", "1"]);
+    environment(context, &mut command)?;
+    go::tell_control_plane(&context.paths, &mut command)?;
     tests(context, &mut command, log)
 }
 

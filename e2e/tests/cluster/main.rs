@@ -5,6 +5,7 @@
 //! rumqttc's, points are read back by the influxdb2 crate.
 
 mod api_refusals;
+mod certificates;
 mod deletion;
 mod drift;
 mod external_parts;
@@ -17,6 +18,7 @@ mod live_user;
 mod refused_clients;
 mod replicas;
 mod silence;
+mod uninstall;
 
 use std::time::Duration;
 

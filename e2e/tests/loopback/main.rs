@@ -6,6 +6,7 @@
 mod best_effort;
 mod boundary;
 mod broker;
+mod canary;
 mod dashboard;
 mod dead_letters;
 mod faults;

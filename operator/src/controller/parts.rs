@@ -31,7 +31,7 @@ pub(super) async fn dashboard(
         }
         Dashboard::External { url, access, ca } => {
             let Some(token) = &database.tokens.dashboard else { return Some(waiting()) };
-            let http = match ca.as_deref().map(|ca| http::client(Some(ca))) {
+            let http = match ca.as_deref().map(|ca| http::client(Some(ca), &context.fence)) {
                 None => context.http.clone(),
                 Some(Ok(http)) => http,
                 Some(Err(error)) => return Some(Part::not_ready("InvalidAuthority", error.to_string())),
@@ -69,7 +69,7 @@ pub(super) fn facts(
         let part = match component {
             Component::Broker => &mut broker,
             Component::Database => &mut database_part,
-            Component::Bridge | Component::Dashboard => continue,
+            Component::Bridge | Component::Dashboard | Component::Authority => continue,
         };
         part.message = format!("{}; {why}", part.message);
         if part.ready {
@@ -114,16 +114,10 @@ pub(super) fn asleep(plan: &Plan, pods: &[Pod]) -> Facts {
 fn endpoints(plan: &Plan) -> Endpoints {
     let names = &plan.pipeline.names;
     Endpoints {
-        broker: Some(match &plan.broker {
-            Broker::Managed(_) => names.broker_url(),
-            Broker::External(external) => external.url.clone(),
-        }),
-        database: Some(match &plan.database.place {
-            DatabasePlace::Managed(_) => names.database_url(),
-            DatabasePlace::External(external) => external.url.clone(),
-        }),
+        broker: Some(plan.broker.url(names)),
+        database: Some(plan.database.url(names)),
         dashboard: plan.dashboard.as_ref().map(|dashboard| match dashboard {
-            Dashboard::Managed { .. } => names.dashboard_url(),
+            Dashboard::Managed { tls, .. } => names.dashboard_url(tls.is_some()),
             Dashboard::External { url, .. } => url.clone(),
         }),
     }

@@ -4,9 +4,10 @@
 use std::fmt::Debug;
 use std::future::ready;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::iotpipeline::IoTPipeline;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
@@ -14,17 +15,23 @@ use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::{self, watcher};
-use kube::runtime::{PredicateConfig, predicates};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, watcher};
+use kube::runtime::{Predicate, PredicateConfig, predicates};
 use kube::runtime::{WatchStreamExt, reflector as reflect};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::time::sleep;
 
 use crate::metrics::Metrics;
 use crate::resources::names::{INSTANCE, MANAGED};
 
-/// A watch that the network has swallowed is noticed after this and five seconds.
-const WATCH_SECONDS: u32 = 60;
+/// A watch ends by itself after this, and goes on where it was. One that the network has swallowed is
+/// noticed five seconds later.
+const WATCH_SECONDS: u32 = 20;
+
+/// The longest pause before a watch that failed is tried again; kube's own grows to a minute.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Where to watch.
 pub(super) struct Watches {
@@ -32,22 +39,27 @@ pub(super) struct Watches {
     /// All, if none.
     pub(super) namespace: Option<String>,
     pub(super) metrics: Arc<Metrics>,
+    /// After this the pipelines are listed anew, so that no event that was lost stays so.
+    pub(super) relist: Duration,
 }
 
 type Watched<K> = Result<K, watcher::Error>;
 
 impl Watches {
-    /// The pipelines themselves: a pass for every change of a spec, none for a change of a status.
+    /// The pipelines themselves: a pass for every change of a spec or an annotation, none for one of a status.
     pub(super) fn pipelines(
         &self,
     ) -> (Store<IoTPipeline>, impl Stream<Item = Watched<IoTPipeline>> + Send + 'static) {
         let (store, writer) = reflector::store();
-        let watched = watcher(self.api::<IoTPipeline>(), config())
-            .modify(|pipeline| pipeline.metadata.managed_fields = None);
-        let objects = reflect(writer, watched)
-            .applied_objects()
-            .default_backoff()
-            .predicate_filter(predicates::generation, PredicateConfig::default());
+        let (api, relist) = (self.api::<IoTPipeline>(), self.relist);
+        let watched =
+            stream::repeat_with(move || watcher(api.clone(), config()).take_until(Box::pin(sleep(relist))))
+                .flatten()
+                .modify(|pipeline| pipeline.metadata.managed_fields = None);
+        let objects = reflect(writer, watched).applied_objects().backoff(Pauses::default()).predicate_filter(
+            predicates::generation.combine(predicates::annotations),
+            PredicateConfig::default(),
+        );
         (store, self.without_errors(objects))
     }
 
@@ -119,7 +131,7 @@ impl Watches {
                 object.metadata.annotations = None;
             })
             .touched_objects()
-            .default_backoff()
+            .backoff(Pauses::default())
             .predicate_filter(predicates::resource_version, PredicateConfig::default());
         self.without_errors(objects)
     }
@@ -149,6 +161,24 @@ impl Watches {
             }
             ready(object.ok().map(Ok))
         })
+    }
+}
+
+/// kube's pauses, up to the longest.
+#[derive(Default)]
+struct Pauses(DefaultBackoff);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(LONGEST_PAUSE))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0.reset();
     }
 }
 

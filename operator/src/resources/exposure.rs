@@ -35,6 +35,9 @@ pub struct HttpRouteSpec {
     pub rules: Vec<Value>,
 }
 
+/// By number, since its name says whether it speaks TLS.
+const DASHBOARD_PORT: i32 = 3000;
+
 /// Makes a Service what the spec says of it.
 pub(super) fn expose(service: &mut Service, settings: Option<&ServiceSettings>) {
     let Some(ServiceSettings { r#type, annotations, load_balancer_class, external_traffic_policy }) =
@@ -71,7 +74,7 @@ pub(super) fn ingress(pipeline: &Identity, settings: &IngressSettings) -> Ingres
     metadata.annotations = Some(annotations.clone()).filter(|annotations| !annotations.is_empty());
     let service = IngressServiceBackend {
         name: pipeline.names.of_part(Component::Dashboard),
-        port: Some(ServiceBackendPort { name: Some("http".into()), number: None }),
+        port: Some(ServiceBackendPort { name: None, number: Some(DASHBOARD_PORT) }),
     };
     let path = HTTPIngressPath {
         path: Some("/".into()),
@@ -105,7 +108,7 @@ pub(super) fn route(pipeline: &Identity, settings: &RouteSettings) -> HTTPRoute 
         HttpRouteSpec {
             parent_refs: parent_refs.iter().map(|gateway| json!(gateway)).collect(),
             hostnames: hostnames.clone(),
-            rules: vec![json!({"backendRefs": [{"name": service, "port": 3000}]})],
+            rules: vec![json!({"backendRefs": [{"name": service, "port": DASHBOARD_PORT}]})],
         },
     );
     route.metadata = part_metadata(pipeline, Component::Dashboard);

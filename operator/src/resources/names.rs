@@ -38,6 +38,8 @@ pub enum Component {
     Bridge,
     /// Grafana.
     Dashboard,
+    /// The pipeline's own certificate authority: a Secret, and nothing that runs.
+    Authority,
 }
 
 impl Component {
@@ -48,6 +50,7 @@ impl Component {
             Component::Database => "database",
             Component::Bridge => "bridge",
             Component::Dashboard => "dashboard",
+            Component::Authority => "ca",
         }
     }
 
@@ -58,6 +61,7 @@ impl Component {
             Component::Database => &["influxdb"],
             Component::Bridge => &["bridge"],
             Component::Dashboard => &["grafana"],
+            Component::Authority => &[],
         }
     }
 
@@ -65,9 +69,10 @@ impl Component {
     pub fn volumes(self) -> &'static [&'static str] {
         match self {
             Component::Broker => &["config", "data"],
-            Component::Database => &["data", "tmp"],
+            Component::Database => &["data", "tls", "tmp"],
             Component::Bridge => &["config", "credentials", "state"],
             Component::Dashboard => &["dashboards", "data", "provisioning", "secrets", "tmp"],
+            Component::Authority => &[],
         }
     }
 
@@ -78,6 +83,7 @@ impl Component {
             Component::Database => "influxdb",
             Component::Bridge => "iotpipeline-bridge",
             Component::Dashboard => "grafana",
+            Component::Authority => "iotpipeline-operator",
         }
     }
 }
@@ -112,19 +118,31 @@ impl Names {
         format!("{}.{}.svc", self.of_part(component), self.namespace)
     }
 
+    /// The names by which a part is reached: by its Service, and through `kubectl port-forward`.
+    pub fn hosts(&self, component: Component) -> Vec<String> {
+        let (part, host) = (self.of_part(component), self.host(component));
+        let in_namespace = format!("{part}.{}", self.namespace);
+        vec![part, in_namespace, format!("{host}.cluster.local"), host, "localhost".into()]
+    }
+
+    /// The Secret with the certificate that cert-manager makes for a part.
+    pub fn of_issued(&self, component: Component) -> String {
+        format!("{}-tls", self.of_part(component))
+    }
+
     /// The address of the managed broker.
     pub fn broker_url(&self) -> String {
-        format!("mqtt://{}:1883", self.host(Component::Broker))
+        format!("mqtts://{}:8883", self.host(Component::Broker))
     }
 
     /// The address of the managed database.
-    pub fn database_url(&self) -> String {
-        format!("http://{}:8086", self.host(Component::Database))
+    pub fn database_url(&self, tls: bool) -> String {
+        format!("{}://{}:8086", http(tls), self.host(Component::Database))
     }
 
     /// The address of the managed dashboard.
-    pub fn dashboard_url(&self) -> String {
-        format!("http://{}:3000", self.host(Component::Dashboard))
+    pub fn dashboard_url(&self, tls: bool) -> String {
+        format!("{}://{}:3000", http(tls), self.host(Component::Dashboard))
     }
 
     /// Where the bridge says how it is.
@@ -159,4 +177,8 @@ impl Names {
     pub fn all(&self) -> String {
         format!("{MANAGED},{INSTANCE}={}", self.pipeline)
     }
+}
+
+fn http(tls: bool) -> &'static str {
+    if tls { "https" } else { "http" }
 }

@@ -8,12 +8,14 @@ use serde_json::Value;
 
 /// In the order of the apply; Secrets with their text, which is what a reviewer must see.
 pub(crate) fn render(desired: &Desired) -> String {
-    let Desired { broker, database, bridge, dashboard, surroundings } = desired;
+    let Desired { authority, certificates, broker, database, bridge, dashboard, surroundings } = desired;
     let Surroundings { network_policies, disruption_budgets, ingresses, routes } = surroundings;
     let mut documents: Vec<String> = network_policies.iter().map(document).collect();
     documents.extend(disruption_budgets.iter().map(document));
     documents.extend(ingresses.iter().map(document));
     documents.extend(routes.iter().map(document));
+    documents.extend(authority.iter().map(document));
+    documents.extend(certificates.iter().map(document));
     if let Some(BrokerObjects { user_secrets, secret, service, stateful_set, live_hash: _ }) = broker {
         documents.extend(user_secrets.iter().map(document));
         documents.extend([document(secret), document(service), document(stateful_set)]);

@@ -21,6 +21,13 @@ pub(crate) const KUBERNETES: Step = Step {
     work: kubernetes,
 };
 
+pub(crate) const CONTROL_PLANE: Step = Step {
+    name: "control-plane",
+    about: "etcd and kube-apiserver, to run without a cluster (5 min the first time, on 2 cores)",
+    lock: Some(Lock::Parts),
+    work: control_plane,
+};
+
 pub(crate) const INFLUXD: Step = Step {
     name: "influxd",
     about: "InfluxDB from source; its Flux parser is Rust (3 to 8 min the first time, on 2 cores)",
@@ -53,6 +60,10 @@ const NODE: [Program; 12] = [
     ("coredns", "./coredns"),
     ("local-path-provisioner", "github.com/rancher/local-path-provisioner"),
 ];
+
+/// Also where images are pulled: tests run these as processes. The variables tell where they are.
+const PLANE: [(&str, Program); 2] =
+    [("IOTPIPELINE_KUBE_APISERVER_BIN", NODE[0]), ("IOTPIPELINE_ETCD_BIN", NODE[6])];
 
 /// Go's compiler writes down for a debugger what the linker then leaves out: a sixth of its time.
 const NO_DEBUGGER: &str = "-gcflags=all=-dwarf=false";
@@ -102,6 +113,20 @@ fn kubernetes(context: &mut Context, log: &Log) -> Result<Outcome> {
         0 => Outcome::Unchanged(String::new()),
         count => Outcome::Done(format!("{count} programs, Kubernetes {}", node::KUBERNETES)),
     })
+}
+
+fn control_plane(context: &mut Context, log: &Log) -> Result<Outcome> {
+    Ok(match build(&context.paths, &PLANE.map(|(_, program)| program), log)? {
+        0 => Outcome::Unchanged(String::new()),
+        _ => Outcome::Done(format!("Kubernetes {}", node::KUBERNETES)),
+    })
+}
+
+/// Tells a program or test of `e2e` where etcd and kube-apiserver are.
+pub(crate) fn tell_control_plane(paths: &Paths, command: &mut Command) -> Result<()> {
+    let folder = programs(paths)?;
+    command.envs(PLANE.map(|(variable, (name, _))| (variable, folder.join(name))));
+    Ok(())
 }
 
 /// Compiles the programs that aren't there yet, as many as possible in one call: Go loads their
@@ -225,6 +250,13 @@ mod tests {
         assert_eq!(executable_name("go.etcd.io/etcd/server/v3"), "server");
         assert_eq!(executable_name("./coredns"), "coredns");
         assert_eq!(executable_name("x/cmd/containerd-shim-runc-v2"), "containerd-shim-runc-v2");
+    }
+
+    #[test]
+    fn the_control_plane_is_what_the_variables_say() {
+        let programs = PLANE.map(|(variable, (name, _))| (variable, name));
+        assert_eq!(programs[0], ("IOTPIPELINE_KUBE_APISERVER_BIN", "kube-apiserver"));
+        assert_eq!(programs[1], ("IOTPIPELINE_ETCD_BIN", "etcd"));
     }
 
     #[test]

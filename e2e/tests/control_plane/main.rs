@@ -1,0 +1,10 @@
+//! The operator against a real kube-apiserver and etcd, without kubelet: `cargo xtask test`.
+//!
+//! What would run in pods is played by fakes (`stage`), which make everything ready at once. So these tests
+//! show what the operator asks and writes, and not that messages flow.
+
+mod failover;
+mod faults;
+mod outage;
+mod plane;
+mod silence;

@@ -1,0 +1,1 @@
+//! Many pipelines become ready, and then nobody writes.
