@@ -23,6 +23,10 @@ pub struct BridgeConfig {
     /// Messages with a payload of more bytes become dead letters. Absent: no bound but the packet's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_message_size: Option<u32>,
+    /// Whether the bridge now and then sends a message of its own through broker and database, and says if it
+    /// crossed.
+    #[serde(default)]
+    pub canary: bool,
     /// Which topics become which points.
     pub routes: Vec<Route>,
 }
@@ -118,6 +122,11 @@ impl BridgeConfig {
     pub fn dead_letter_topic(&self, route: &str) -> String {
         dead_letter_topic(&self.pipeline, route)
     }
+}
+
+/// The topic for the messages by which a bridge sees whether messages cross.
+pub fn canary_topic(pipeline: &str, member: u32) -> String {
+    format!("iotpipeline/{pipeline}/canary/{member}")
 }
 
 /// The topic for messages of a pipeline that a route could not store.

@@ -18,6 +18,9 @@ pub struct BridgeStatus {
     pub broker: Side,
     /// The connection to the database, the right to write included.
     pub database: Side,
+    /// Whether a message of the bridge's own crossed, if it sends any. Ready with the reason `Behind`: much waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crossing: Option<Side>,
 }
 
 /// One side of the bridge.
@@ -35,6 +38,6 @@ pub struct Side {
 impl BridgeStatus {
     /// Whether a message can cross.
     pub fn ready(&self) -> bool {
-        self.broker.ready && self.database.ready
+        self.broker.ready && self.database.ready && self.crossing.as_ref().is_none_or(|side| side.ready)
     }
 }

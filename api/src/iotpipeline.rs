@@ -54,6 +54,10 @@ pub struct IoTPipelineSpec {
     #[serde(default)]
     pub bridge: Bridge,
 
+    /// The passwords and tokens that the operator makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Credentials>,
+
     /// Which topics become which points. A change takes effect within seconds, without a restart.
     #[schemars(length(min = 1, max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub routes: Vec<Route>,
@@ -63,14 +67,23 @@ pub struct IoTPipelineSpec {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("!has(self.external) || !(has(self.storage) || has(self.queue) || has(self.users) || has(self.image) || has(self.resources))",
-     "a broker is managed or external: remove external, or else storage, queue, users, image and resources"),
+    ("!has(self.external) || !(has(self.tls) || has(self.plain) || has(self.storage) || has(self.queue) || has(self.users) || has(self.image) || has(self.resources))",
+     "a broker is managed or external: remove external, or else tls, plain, storage, queue, users, image and resources"),
     ("!has(oldSelf.storage) || has(self.storage) || has(self.external)",
      "storage can't be removed, since the volume has its size: keep it"),
     ("has(oldSelf.storage) || !has(self.storage) || has(oldSelf.external) || quantity(self.storage.size).compareTo(quantity('1Gi')) >= 0",
      "storage can't shrink: the volume has the default size of 1Gi, so give 1Gi or more"),
 ])))]
 pub struct Broker {
+    /// The certificate for MQTT over TLS, on port 8883. Absent: one of the pipeline's own authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+
+    /// Whether port 1883 is open too, for MQTT without TLS, where passwords and messages can be read on their way.
+    /// Absent: not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plain: Option<bool>,
+
     /// The volume for sessions and for messages that wait. Absent: 1Gi of the default storage class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,
@@ -105,6 +118,10 @@ pub struct Broker {
 /// A user of the broker.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("!(has(self.certificate) && has(self.passwordSecretRef))",
+     "a user comes with a certificate or with a password: remove certificate or passwordSecretRef"),
+])))]
 pub struct User {
     /// The name to connect with.
     #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = rules(&[
@@ -121,6 +138,11 @@ pub struct User {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_secret_ref: Option<SecretKey>,
 
+    /// Present (certificate: {}): the user connects to port 8884 with a client certificate instead of a password. It is
+    /// in the Secret <pipeline>-broker-<user>: tls.crt, tls.key, and ca.crt to know the broker by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
+
     /// Topic filters that the user may publish to. Example: sensor/#
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -130,6 +152,57 @@ pub struct User {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub subscribe: Vec<TopicFilter>,
+}
+
+/// A client certificate of the pipeline's own authority.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Certificate {}
+
+/// The certificate that a part shows to its clients: of the pipeline's own authority, of an issuer, or given.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("!(has(self.secretRef) && (has(self.issuerRef) || has(self.hosts)))",
+     "a certificate is given or made: remove secretRef, or else issuerRef and hosts"),
+])))]
+pub struct Tls {
+    /// The issuer of cert-manager that signs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_ref: Option<IssuerRef>,
+
+    /// A Secret with tls.crt, tls.key, and ca.crt unless a public authority signed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretName>,
+
+    /// Host names and addresses by which clients outside the cluster reach it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 253)), extend("x-kubernetes-validations" = rules(&[
+        ("self.all(host, host.matches('^([*][.])?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$|^[0-9a-f:]+$'))",
+         "not a host: write a name such as mqtt.example.com, or an address, without a port"),
+    ])))]
+    pub hosts: Vec<String>,
+}
+
+/// An issuer of cert-manager.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct IssuerRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+
+    /// An Issuer of the pipeline's namespace, or a ClusterIssuer.
+    #[serde(default)]
+    pub kind: IssuerKind,
+}
+
+/// Where an issuer of cert-manager is.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum IssuerKind {
+    /// In the pipeline's namespace.
+    #[default]
+    Issuer,
+    /// In no namespace.
+    ClusterIssuer,
 }
 
 /// An MQTT topic filter without captures.
@@ -168,8 +241,8 @@ pub struct ExternalBroker {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("!has(self.external) || !(has(self.retention) || has(self.storage) || has(self.image) || has(self.resources))",
-     "a database is managed or external: remove external, or else retention, storage, image and resources"),
+    ("!has(self.external) || !(has(self.tls) || has(self.retention) || has(self.storage) || has(self.image) || has(self.resources))",
+     "a database is managed or external: remove external, or else tls, retention, storage, image and resources"),
     ("has(self.external) || has(oldSelf.external) || (self.organization == oldSelf.organization && self.bucket == oldSelf.bucket)",
      "the organization and the bucket of a managed database can't be changed, since what is stored would stay behind: make another pipeline"),
     ("!has(oldSelf.storage) || has(self.storage) || has(self.external)",
@@ -199,6 +272,10 @@ pub struct Database {
     ])))]
     pub retention: Option<String>,
 
+    /// Present (tls: {}): HTTPS. Absent: HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+
     /// The volume. Absent: 5Gi of the default storage class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,
@@ -222,6 +299,7 @@ impl Default for Database {
             organization: default_organization(),
             bucket: default_bucket(),
             retention: None,
+            tls: None,
             storage: None,
             image: None,
             resources: None,
@@ -267,10 +345,14 @@ const HTTP_URL_RULES: &[(&str, &str)] = &[(
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("!has(self.external) || !(has(self.image) || has(self.resources))",
-     "a dashboard is managed or external: remove external, or else image and resources"),
+    ("!has(self.external) || !(has(self.tls) || has(self.image) || has(self.resources))",
+     "a dashboard is managed or external: remove external, or else tls, image and resources"),
 ])))]
 pub struct Dashboard {
+    /// Present (tls: {}): HTTPS. Absent: HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+
     /// The image of Grafana. Absent: the operator's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Image>,
@@ -324,6 +406,19 @@ pub struct Bridge {
     /// CPU and memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+}
+
+/// The passwords and tokens that the operator makes. They are made anew at once when the pipeline's annotation
+/// iotpipeline.io/rotate gets another value.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Credentials {
+    /// How often they are made anew: a whole number with the unit h, d or w. Absent: only on request. Example: 30d
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 8), extend("x-kubernetes-validations" = rules(&[
+        ("self.matches('^[1-9][0-9]{0,4}[hdw]$')", "not a period: write a whole number with the unit h, d or w, such as 30d"),
+    ])))]
+    pub rotate_every: Option<String>,
 }
 
 /// A volume.
@@ -455,7 +550,7 @@ pub struct IoTPipelineStatus {
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoints {
-    /// The broker, such as mqtt://lab-broker.default.svc:1883
+    /// The broker, such as mqtts://lab-broker.default.svc:8883
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broker: Option<String>,
     /// The database, such as http://lab-database.default.svc:8086

@@ -13,7 +13,8 @@ use api::bridge_config::BridgeConfig;
 use reqwest::Url;
 use sha2::{Digest, Sha256};
 
-use crate::stamps::WINDOW;
+use crate::canary;
+use crate::stamps::CAPACITY;
 use crate::table::{CompileError, Subscription, Table};
 
 /// A configuration that is checked and compiled.
@@ -29,6 +30,8 @@ pub struct Loaded {
     pub member: Option<u32>,
     /// Whether it is to leave them.
     pub leaves: bool,
+    /// Where its canary goes, if it sends one.
+    pub canary: Option<canary::Path>,
     /// SHA-256 of the file's bytes, in hex.
     pub hash: String,
 }
@@ -99,13 +102,18 @@ impl Loaded {
         let number = member.unwrap_or_default();
         // Where nothing is shared, all but the first have nothing to do.
         let leaves = number >= config.sharing.as_ref().map_or(1, |sharing| sharing.members);
-        let filters = match &config.sharing {
+        let mut filters = match &config.sharing {
             _ if leaves => BTreeMap::new(),
             None => table.filters().clone(),
             Some(sharing) => shared_filters(&table, &sharing.group, number),
         };
         let member = config.sharing.is_some().then_some(number);
-        Ok(Self { config, table, filters, member, leaves, hash: hash(bytes) })
+        let canary = match config.canary && !leaves {
+            true => Some(canary::Path::new(&config.pipeline, number)?),
+            false => None,
+        };
+        filters.extend(canary.iter().map(|path| (path.topic.clone(), path.subscription)));
+        Ok(Self { config, table, filters, member, leaves, canary, hash: hash(bytes) })
     }
 
     /// Reads and parses a configuration file.
@@ -164,7 +172,7 @@ fn check(config: &BridgeConfig) -> Result<(), ConfigError> {
     }
     let (receive_maximum, size) = (config.mqtt.receive_maximum, config.mqtt.max_packet_size);
     // So that the memory of stamps holds all that can come again.
-    if !(1..=WINDOW).contains(&receive_maximum.into()) {
+    if !(1..=CAPACITY).contains(&receive_maximum.into()) {
         let expected = "choose 1 to 32768";
         let value = receive_maximum.into();
         return Err(ConfigError::Number { what: "mqtt.receiveMaximum", value, expected });

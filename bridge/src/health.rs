@@ -43,6 +43,7 @@ impl Health {
             left: false,
             broker: side("the connection to the broker has not been made yet"),
             database: side("the database has not answered yet"),
+            crossing: None,
         };
         Arc::new(Self {
             metrics: Metrics::new(),
@@ -81,6 +82,22 @@ impl Health {
     /// A side is not ready, and why.
     pub fn not_ready(&self, side: SideName, reason: &str, message: impl Into<String>) {
         self.set(side, Side { ready: false, reason: reason.into(), message: message.into() });
+    }
+
+    /// Whether messages cross, if the bridge tries.
+    pub fn crossing(&self, side: Option<Side>) {
+        let mut status = self.lock();
+        let reason = |side: &Option<Side>| side.as_ref().map(|side| side.reason.clone());
+        if let Some(side) = &side
+            && reason(&status.crossing).as_deref() != Some(&side.reason)
+        {
+            match side.reason.as_str() {
+                "Starting" => {}
+                "Crossed" => tracing::info!("{}", side.message),
+                reason => tracing::warn!(reason, "{}", side.message),
+            }
+        }
+        status.crossing = side;
     }
 
     /// The database has answered a write of points.
@@ -191,8 +208,9 @@ async fn livez(State(health): State<Arc<Health>>) -> Response {
 
 async fn readyz(State(health): State<Arc<Health>>) -> Response {
     let status = health.status();
-    let unready = [("broker", &status.broker), ("database", &status.database)];
-    match unready.iter().find(|(_, side)| !side.ready) {
+    let sides = [("broker", &status.broker), ("database", &status.database)].into_iter();
+    let mut sides = sides.chain(status.crossing.iter().map(|side| ("crossing", side)));
+    match sides.find(|(_, side)| !side.ready) {
         None => "ok\n".into_response(),
         Some((name, side)) => {
             let line = format!("{name}: {}: {}\n", side.reason, side.message);

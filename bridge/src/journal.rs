@@ -8,7 +8,7 @@
 //! checksum, since a process can be killed in the middle of a write.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use twox_hash::XxHash3_64;
 use crate::stamps::{CAPACITY, Record, Stamps, hash_of, slot};
 
 /// Also names the layout's version.
-const MAGIC: [u8; 8] = *b"IOTPJRN1";
+const MAGIC: [u8; 8] = *b"IOTPJRN2";
 const HEADER_BYTES: u64 = 24;
 const RECORD_BYTES: usize = 32;
 
@@ -77,7 +77,7 @@ impl Journal {
                 self.write_records(place.take(), &mut buffer);
             }
             place.get_or_insert(next);
-            encode(record, &mut buffer);
+            encode(&record, &mut buffer);
             self.written = record.position + 1;
         }
         self.write_records(place, &mut buffer);
@@ -86,11 +86,14 @@ impl Journal {
 
     fn load(&mut self) -> io::Result<Stamps> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&self.path)?;
-        let bytes = std::fs::read(&self.path)?;
-        let stamps = match bytes.split_at_checked(HEADER_BYTES as usize) {
-            Some((header, records)) if header[..8] == MAGIC && number(header, 8) == self.session => {
-                let records = records.chunks_exact(RECORD_BYTES).filter_map(decode).collect();
-                Stamps::restore(records, number(header, 16))
+        let mut reader = BufReader::with_capacity(64 << 10, &file);
+        let stamps = match next::<{ HEADER_BYTES as usize }>(&mut reader)? {
+            Some(header) if header[..8] == MAGIC && number(&header, 8) == self.session => {
+                let mut records = Vec::new();
+                while let Some(bytes) = next::<RECORD_BYTES>(&mut reader)? {
+                    records.extend(decode(&bytes));
+                }
+                Stamps::restore(records, number(&header, 16))
             }
             _ => {
                 file.set_len(0)?;
@@ -138,6 +141,16 @@ impl Journal {
             "cannot remember times of reception, so what is in flight when the bridge is killed is stored \
              twice: {error}"
         );
+    }
+}
+
+/// The next bytes, if there are as many.
+fn next<const LENGTH: usize>(file: &mut impl Read) -> io::Result<Option<[u8; LENGTH]>> {
+    let mut bytes = [0; LENGTH];
+    match file.read_exact(&mut bytes) {
+        Ok(()) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -208,7 +221,7 @@ mod tests {
     }
 
     fn contents(stamps: &Stamps) -> Vec<Record> {
-        stamps.records(stamps.settled()).copied().collect()
+        stamps.records(stamps.settled()).collect()
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the bridge counts, for Prometheus. Labels are bounded: routes, sides, and reasons from fixed lists.
 
 use std::fmt::Write;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -68,6 +69,7 @@ pub struct Metrics {
     pub messages_dropped: Family<ReasonLabel, Counter>,
     pub messages_acknowledged: Counter,
     pub messages_in_flight: Gauge,
+    pub canary_seconds: Gauge<f64, AtomicU64>,
     pub points_stored: Family<RouteLabel, Counter>,
     pub dead_letters: Family<RouteLabel, Counter>,
     pub dead_letters_dropped: Family<RouteLabel, Counter>,
@@ -107,6 +109,7 @@ impl Metrics {
             messages_dropped: "Messages that were dropped by policy; once for each route whose policy it is",
             messages_acknowledged: "Messages that were acknowledged to the broker",
             messages_in_flight: "Messages received and not acknowledged yet",
+            canary_seconds: "How long the last message of the bridge's own took from the broker into the database",
             points_stored: "Points that the database stored",
             dead_letters: "Messages that a route or the database refused, published as dead letters",
             dead_letters_dropped: "Dead letters that the broker refused; dropped",

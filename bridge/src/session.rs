@@ -1,11 +1,11 @@
 //! The MQTT session's state: answers each packet, and decides when a message is acknowledged.
 //! Pure: packets and outcomes in, bytes and points out.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use api::bridge_config::dead_letter_topic;
+use api::bridge_status::Side;
 use api::route::Overflow;
 use bytes::{Bytes, BytesMut};
 use rumqttc::v5::mqttbytes::v5::{ConnAck, Packet, PubAckReason};
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::ack::{Acks, Sequence};
 use crate::batch::Batches;
+use crate::canary::Canary;
 use crate::config::Loaded;
 use crate::dead::{DeadLetter, DeadLetters, Limits, PacketIds};
 use crate::health::{Health, SUBSCRIBING};
@@ -21,17 +22,24 @@ use crate::leave::Leave;
 use crate::metrics::{ReasonLabel, RouteLabel, SideName};
 use crate::packet::{Incoming, Publish};
 use crate::rebirth::Rebirths;
+use crate::room::Room;
 use crate::sink::Outcome;
 use crate::source::SourceError;
 use crate::sparkplug::{LeftOut, Topic};
 use crate::stamps::{self, Stamps};
-use crate::subscribe::Subscriber;
+use crate::subscribe::{Held, Subscriber};
 use crate::table::Table;
+use crate::version::Version;
+
+/// For so long it is told that messages were refused.
+const REFUSED_LATELY: Duration = Duration::from_secs(60);
 
 /// Everything that is known of the session.
 pub struct Session {
     health: Arc<Health>,
     pipeline: String,
+    /// How the topics of its dead letters begin.
+    own_letters: String,
     table: Arc<Table>,
     /// The routes before the last change: what the broker had queued for one that has gone is stored by it.
     retired: Option<Arc<Table>>,
@@ -43,15 +51,22 @@ pub struct Session {
     subscriber: Subscriber,
     ids: PacketIds,
     limits: Limits,
+    room: Room,
+    /// Takes part with others.
+    divides: bool,
     /// Told to stop: messages are left with the broker.
     draining: bool,
     /// Told to leave the bridges that share the load.
     leave: Option<Leave>,
+    /// When the last message was refused, and by which route.
+    refused: Option<(Instant, String)>,
+    /// Unless it was told to send none.
+    canary: Option<Canary>,
 }
 
 impl Session {
     /// A session that may hold subscriptions from a life before, and deliver again what it delivered then.
-    pub fn new(loaded: &Loaded, held: BTreeSet<String>, mut stamps: Stamps, health: Arc<Health>) -> Self {
+    pub fn new(loaded: &Loaded, held: Held, mut stamps: Stamps, health: Arc<Health>) -> Self {
         let mut subscriber = Subscriber::default();
         subscriber.remember(held);
         subscriber.want(&loaded.filters);
@@ -59,6 +74,7 @@ impl Session {
         Self {
             health,
             pipeline: loaded.config.pipeline.clone(),
+            own_letters: loaded.config.dead_letter_topic(""),
             table: Arc::clone(&loaded.table),
             retired: None,
             intake: Intake::new(loaded.config.max_message_size),
@@ -68,9 +84,13 @@ impl Session {
             rebirths: Rebirths::default(),
             subscriber,
             ids: PacketIds::default(),
-            limits: Limits { receive_maximum: 0, packet_size: 0 },
+            limits: Limits { version: Version::V5, receive_maximum: 0, packet_size: 0 },
+            room: Room::new(loaded.config.mqtt.receive_maximum),
+            divides: loaded.member.is_some() && !loaded.leaves,
             draining: false,
             leave: loaded.leaves.then(Leave::default),
+            refused: None,
+            canary: loaded.canary.clone().map(|path| Canary::new(path, Instant::now())),
         }
     }
 
@@ -78,18 +98,31 @@ impl Session {
     /// stored in any case, though a resumed session delivers it again, which makes the same point: a broker
     /// that was killed may have acknowledged to the publisher what it had not saved yet, and then only the
     /// bridge has it.
-    pub fn connected(&mut self, connack: &ConnAck) {
+    pub fn connected(&mut self, version: Version, connack: &ConnAck) {
         let properties = connack.properties.as_ref();
         self.limits = Limits {
+            version,
             receive_maximum: properties.and_then(|all| all.receive_max).unwrap_or(u16::MAX).into(),
             packet_size: properties.and_then(|all| all.max_packet_size).unwrap_or(u32::MAX) as usize,
         };
         let identifiers =
             properties.and_then(|all| all.subscription_identifiers_available).is_none_or(|flag| flag != 0);
-        self.subscriber.connect(identifiers, connack.session_present);
+        self.room.connected(version);
+        self.subscriber.connect(version, identifiers, connack.session_present);
         self.stamps.connected(connack.session_present);
         self.health.metrics.connections.inc();
-        tracing::info!(resumed = connack.session_present, "connected to the broker");
+        tracing::info!(resumed = connack.session_present, "connected to the broker, in {version}");
+    }
+
+    /// Whether this bridge can do what it is told to in the connection's version.
+    ///
+    /// # Errors
+    /// If it can't.
+    pub fn check_version(&self) -> Result<(), SourceError> {
+        match self.limits.version {
+            Version::V311 if self.divides => Err(SourceError::Sharing(Version::V311)),
+            _ => Ok(()),
+        }
     }
 
     /// The connection is gone.
@@ -98,12 +131,16 @@ impl Session {
             self.health.metrics.disconnections.inc();
         }
         self.limits.receive_maximum = 0;
+        self.room.disconnected();
         self.acks.disconnect();
         self.stamps.disconnected();
         self.letters.disconnect();
         self.rebirths.disconnect();
         self.intake.disconnected();
         self.subscriber.disconnect();
+        if let Some(canary) = &mut self.canary {
+            canary.disconnected(Instant::now());
+        }
         if let Some(leave) = &mut self.leave {
             leave.disconnected();
         }
@@ -111,7 +148,7 @@ impl Session {
 
     /// The connection was closed on purpose, to go on with other settings; another session may hold
     /// these subscriptions.
-    pub fn moved(&mut self, held: Option<BTreeSet<String>>) {
+    pub fn moved(&mut self, held: Option<Held>) {
         self.disconnected();
         if let Some(held) = held {
             self.stamps.forget();
@@ -120,13 +157,14 @@ impl Session {
     }
 
     /// The topic filters that the broker's session may hold.
-    pub fn held(&self) -> &BTreeSet<String> {
+    pub fn held(&self) -> &Held {
         self.subscriber.held()
     }
 
     /// Other routes from now on. Points of the old ones are stored all the same.
     pub fn reconfigure(&mut self, loaded: &Loaded, changes_routes: bool) {
         self.pipeline.clone_from(&loaded.config.pipeline);
+        self.own_letters = loaded.config.dead_letter_topic("");
         let before = std::mem::replace(&mut self.table, Arc::clone(&loaded.table));
         if changes_routes {
             self.retired = Some(before);
@@ -136,8 +174,13 @@ impl Session {
         self.intake.reconfigure(&tables, loaded.config.max_message_size);
         self.subscriber.want(&loaded.filters);
         self.stamps.share(loaded.member);
+        self.room.resize(loaded.config.mqtt.receive_maximum);
+        self.divides = loaded.member.is_some() && !loaded.leaves;
         if self.leave.is_some() != loaded.leaves {
             self.leave = loaded.leaves.then(Leave::default);
+        }
+        if self.canary.is_some() != loaded.canary.is_some() {
+            self.canary = loaded.canary.clone().map(|path| Canary::new(path, Instant::now()));
         }
     }
 
@@ -164,6 +207,7 @@ impl Session {
     /// A ping goes out.
     pub fn pinged(&mut self) {
         self.stamps.pinged();
+        self.subscriber.pinged();
         let nothing_waits =
             self.subscriber.held().is_empty() && self.acks.outstanding() == 0 && self.letters.is_empty();
         if let Some(leave) = &mut self.leave {
@@ -184,6 +228,16 @@ impl Session {
     /// How many messages are not acknowledged.
     pub fn outstanding(&self) -> usize {
         self.acks.outstanding()
+    }
+
+    /// Whether messages are to stay unread, since as many are unacknowledged as may be.
+    pub fn is_full(&self) -> bool {
+        self.room.is_full(&self.acks, !self.letters.is_empty())
+    }
+
+    /// Whether the connection is to be made anew, for messages that were left with the broker.
+    pub fn wants_reconnect(&self) -> bool {
+        self.room.wants_reconnect(&self.acks, &self.stamps)
     }
 
     /// Deals with one packet.
@@ -209,11 +263,15 @@ impl Session {
             Packet::PubRel(release) => Acks::release(release.pkid, output),
             Packet::PingResp(_) => {
                 self.stamps.ping_answered();
+                self.subscriber.ping_answered();
                 if let Some(leave) = &mut self.leave {
                     leave.ping_answered();
                 }
             }
-            Packet::PubAck(ack) => self.letter_answered(ack.pkid, ack.reason),
+            Packet::PubAck(ack) => match self.canary.as_mut().filter(|canary| canary.uses(ack.pkid)) {
+                Some(canary) => canary.answered(ack.reason),
+                None => self.letter_answered(ack.pkid, ack.reason),
+            },
             Packet::SubAck(answer) => {
                 self.subscriber.suback(&answer, Instant::now());
                 self.report();
@@ -229,13 +287,17 @@ impl Session {
         Ok(())
     }
 
-    fn receive(&mut self, publish: &Publish<'_>, batches: &mut Batches) {
+    /// Takes a message in, or what was read of it.
+    pub fn receive(&mut self, publish: &Publish<'_>, batches: &mut Batches) {
         self.health.metrics.messages_received.inc();
         if self.draining {
             return;
         }
         if let Some(leave) = &mut self.leave {
             leave.received();
+        }
+        if self.room.leaves(publish, &self.acks) {
+            return;
         }
         let (sequence, stamp, repeated, position) = if publish.qos == 0 {
             (Sequence::NONE, self.stamps.fresh(), false, 0)
@@ -247,16 +309,29 @@ impl Session {
             }
             (self.acks.next(), received.stamp, received.repeated, received.position)
         };
-        let mut taken = self.intake.accept(publish, stamp, repeated, sequence, &self.table, batches);
+        let canary = self.canary.as_ref().and_then(|canary| canary.table(publish.topic));
+        let table = canary.as_ref().unwrap_or(&self.table);
+        let is_own = self.is_own_letter(publish.topic);
+        let mut taken = match is_own {
+            false => self.intake.accept(publish, stamp, repeated, sequence, table, batches),
+            true => Taken::default(),
+        };
         let mut by_retired = false;
-        if !taken.is_routed()
+        if canary.is_none()
+            && !taken.is_routed()
+            && !is_own
             && !taken.dropped
             && let Some(retired) = &self.retired
         {
             taken = self.intake.accept(publish, stamp, repeated, sequence, retired, batches);
             by_retired = taken.is_routed();
         }
-        self.count(&taken, by_retired);
+        if canary.is_some() {
+            // What isn't a number is not the bridge's.
+            taken.refusals.clear();
+        } else {
+            self.count(&taken, by_retired);
+        }
         if taken.asides.iter().any(|aside| aside.wants_birth) {
             self.ask_for_birth(publish.topic, stamp);
         }
@@ -268,6 +343,11 @@ impl Session {
             let route = &table.routes()[refusal.route].name;
             self.bury(sequence, route, publish.topic, publish.payload, refusal.reason);
         }
+    }
+
+    /// Before MQTT 5 a broker can't be told to keep them from who sent them.
+    fn is_own_letter(&self, topic: &[u8]) -> bool {
+        self.limits.version == Version::V311 && topic.starts_with(self.own_letters.as_bytes())
     }
 
     fn ask_for_birth(&mut self, topic: &[u8], stamp: i64) {
@@ -315,6 +395,20 @@ impl Session {
     /// A batch has been dealt with. A message becomes one dead letter for a route, however many of its
     /// points the database refuses.
     pub fn settle(&mut self, outcome: &Outcome) {
+        if let Some(canary) = &mut self.canary
+            && let Some(first) = outcome.batch.points().next()
+            && canary.table(first.topic).is_some()
+        {
+            // Of a table of its own, and so of a batch of its own.
+            let refusal = outcome.refused.first().map(|(_, reason)| reason.as_str());
+            for point in outcome.batch.points() {
+                canary.settled(point.payload, refusal, Instant::now());
+                let took = canary.took().unwrap_or_default();
+                self.health.metrics.canary_seconds.set(took.as_secs_f64());
+                self.acks.complete(point.sequence);
+            }
+            return;
+        }
         let mut refused = outcome.refused.iter().peekable();
         let mut buried = None;
         for (place, point) in outcome.batch.points().enumerate() {
@@ -332,6 +426,7 @@ impl Session {
 
     /// A message can't be stored: it becomes a dead letter.
     fn bury(&mut self, sequence: Sequence, route: &str, topic: &[u8], payload: &[u8], reason: String) {
+        self.refused = Some((Instant::now(), route.into()));
         let topic = String::from_utf8_lossy(topic).into_owned();
         let letter = DeadLetter {
             sequence,
@@ -378,9 +473,10 @@ impl Session {
 
     /// Appends everything that the bridge has to say: acknowledgements, subscriptions, dead letters.
     pub fn write(&mut self, output: &mut BytesMut) {
-        let Self { letters, subscriber, ids, limits, .. } = self;
-        let used =
-            |letters: &DeadLetters, subscriber: &Subscriber, id| letters.uses(id) || subscriber.uses(id);
+        let Self { letters, subscriber, ids, limits, canary, .. } = self;
+        let used = |letters: &DeadLetters, subscriber: &Subscriber, id| {
+            letters.uses(id) || subscriber.uses(id) || canary.as_ref().is_some_and(|canary| canary.uses(id))
+        };
         subscriber.write(
             Instant::now(),
             &mut |subscriber| ids.next(|id| used(letters, subscriber, id)),
@@ -391,7 +487,8 @@ impl Session {
         for letter in too_large {
             self.drop_letter(&letter, "it is larger than the broker allows");
         }
-        self.rebirths.write(self.limits.packet_size, output);
+        self.write_canary(output);
+        self.rebirths.write(self.limits, output);
         let before = self.acks.outstanding();
         if let Some(position) = self.acks.write(output) {
             self.stamps.acknowledge(position);
@@ -401,8 +498,37 @@ impl Session {
         metrics.messages_in_flight.set(self.acks.outstanding() as i64);
     }
 
-    /// Tells how the broker's side is, while connected.
+    /// Whether messages cross, and whether all do.
+    fn crossing(&self, now: Instant) -> Option<Side> {
+        let crossing = self.canary.as_ref().map(|canary| canary.report(now, self.health.done()));
+        let refused = self.refused.as_ref().filter(|(since, _)| now - *since < REFUSED_LATELY);
+        match (crossing, refused) {
+            (Some(side), _) if side.reason != "Crossed" => Some(side),
+            (_, Some((_, route))) => Some(Side {
+                ready: true,
+                reason: "DeadLetters".into(),
+                message: format!(
+                    "messages are refused, the last by the route {route}: they are published to {}, each with the reason",
+                    dead_letter_topic(&self.pipeline, route)
+                ),
+            }),
+            (crossing, None) => crossing,
+        }
+    }
+
+    fn write_canary(&mut self, output: &mut BytesMut) {
+        let Self { letters, subscriber, ids, limits, canary, health, .. } = self;
+        let Some(canary) = canary else { return };
+        let now = Instant::now();
+        if limits.receive_maximum > 0 && subscriber.is_complete() && !self.draining && canary.is_due(now) {
+            let id = ids.next(|id| letters.uses(id) || subscriber.uses(id));
+            canary.write(now, SystemTime::now(), id, health.done(), output);
+        }
+    }
+
+    /// Tells how the broker's side is, while connected, and whether messages cross.
     pub fn report(&self) {
+        self.health.crossing(self.crossing(Instant::now()));
         for route in self.table.routes().iter().filter(|route| route.has_bound()) {
             let label = RouteLabel { route: route.name.clone() };
             let count = self.intake.series(&route.name);
@@ -420,8 +546,8 @@ impl Session {
                 self.health.not_ready(SideName::Broker, "SubscriptionRefused", message);
             }
             None if self.subscriber.is_complete() => {
-                let message =
-                    format!("connected and subscribed to {} topic filters", self.subscriber.granted());
+                let (version, filters) = (self.limits.version, self.subscriber.granted());
+                let message = format!("connected in {version} and subscribed to {filters} topic filters");
                 self.health.ready(SideName::Broker, message);
             }
             None => self.health.not_ready(

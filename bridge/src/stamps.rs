@@ -21,11 +21,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use twox_hash::XxHash3_64;
 
-/// How many messages are remembered: a round of packet ids.
-pub const CAPACITY: usize = 65_536;
-
-/// How many of them can come again: the largest receive maximum.
-pub const WINDOW: usize = CAPACITY / 2;
+/// How many messages are remembered: as many as can come again, which is the largest receive maximum.
+pub const CAPACITY: usize = 32_768;
 
 /// A message gets a microsecond of its own; the nanoseconds within are for its points.
 const STEP: i64 = 1_000;
@@ -50,6 +47,19 @@ pub struct Record {
     pub packet_id: u16,
 }
 
+/// A record without its position: that is its place in the ring.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    stamp: i64,
+    hash: u64,
+    packet_id: u16,
+}
+
+impl Kept {
+    /// MQTT has no packet id 0.
+    const NONE: Self = Self { stamp: 0, hash: 0, packet_id: 0 };
+}
+
 /// What the memory says of a received message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Received {
@@ -69,7 +79,7 @@ pub struct Stamps {
     /// Stamps are this far apart at least, and are multiples of it, but for the lane.
     step: i64,
     lane: i64,
-    ring: Vec<Record>,
+    ring: Vec<Kept>,
     /// The position that the next new message gets.
     next: u64,
     /// What is before this position is forgotten by the broker, or was never in this session.
@@ -111,7 +121,7 @@ impl Stamps {
         let next = records.last().map_or(settled, |record| record.position + 1).max(settled);
         let last = records.iter().map(|record| record.stamp).max().unwrap_or_default();
         let mut stamps = Self {
-            window: WINDOW as u64,
+            window: CAPACITY as u64,
             last,
             step: STEP,
             lane: 0,
@@ -124,7 +134,8 @@ impl Stamps {
             repetition: None,
             unheard: false,
         };
-        for record in records {
+        let oldest = stamps.oldest();
+        for record in records.into_iter().filter(|record| record.position >= oldest) {
             stamps.store(record);
         }
         stamps
@@ -193,7 +204,7 @@ impl Stamps {
             self.forget();
         }
         let from = self.settled.max(self.next.saturating_sub(self.window));
-        let by_packet_id = self.records(from).map(|record| (record.packet_id, *record)).collect();
+        let by_packet_id = self.records(from).map(|record| (record.packet_id, record)).collect();
         self.repetition = Some(Repetition { by_packet_id, from });
         self.unheard = true;
     }
@@ -241,6 +252,11 @@ impl Stamps {
         self.pings.is_empty() && unsettled
     }
 
+    /// Whether nothing that was received can come again.
+    pub fn is_settled(&self) -> bool {
+        self.settled == self.next
+    }
+
     /// What is before this position can't come again.
     pub fn settled(&self) -> u64 {
         self.settled
@@ -252,19 +268,25 @@ impl Stamps {
     }
 
     /// What is remembered from a position on, in order.
-    pub fn records(&self, from: u64) -> impl Iterator<Item = &Record> {
-        let oldest = self.next.saturating_sub(CAPACITY as u64);
-        (from.max(oldest)..self.next)
-            .filter_map(|position| self.ring.get(slot(position)).filter(|record| record.position == position))
+    pub fn records(&self, from: u64) -> impl Iterator<Item = Record> {
+        (from.max(self.oldest())..self.next).filter_map(|position| {
+            let Kept { stamp, hash, packet_id } = *self.ring.get(slot(position))?;
+            (packet_id != Kept::NONE.packet_id).then_some(Record { position, stamp, hash, packet_id })
+        })
+    }
+
+    fn oldest(&self) -> u64 {
+        self.next.saturating_sub(CAPACITY as u64)
     }
 
     fn store(&mut self, record: Record) {
-        let slot = slot(record.position);
+        let Record { position, stamp, hash, packet_id } = record;
+        let slot = slot(position);
         if slot >= self.ring.len() {
             // Only after a start with gaps is there more than one to fill: with what is never found.
-            self.ring.resize(slot + 1, Record { position: u64::MAX, stamp: 0, hash: 0, packet_id: 0 });
+            self.ring.resize(slot + 1, Kept::NONE);
         }
-        self.ring[slot] = record;
+        self.ring[slot] = Kept { stamp, hash, packet_id };
     }
 }
 
@@ -454,7 +476,7 @@ mod tests {
     #[test]
     fn another_process_remembers() {
         let (stamps, given) = received(3);
-        let mut other = Stamps::restore(stamps.records(0).copied().collect(), 1);
+        let mut other = Stamps::restore(stamps.records(0).collect(), 1);
         other.tick(seconds(9));
         other.connected(true);
         let again = other.receive(3, 7);
@@ -578,7 +600,7 @@ mod tests {
                     }
                     Step::Reconnect { delivered } => reconnects = Some(delivered),
                     Step::KillBridge => {
-                        let records = stamps.records(0).copied().collect();
+                        let records = stamps.records(0).collect();
                         stamps = Stamps { window: 20, ..Stamps::restore(records, stamps.settled()) };
                         reconnects = Some(usize::MAX);
                     }

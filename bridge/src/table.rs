@@ -25,6 +25,8 @@ pub struct Subscription {
     pub id: u32,
     /// Its messages belong together: they can't be divided among several bridges.
     pub undivided: bool,
+    /// Whether the bridge's own messages come back by it.
+    pub own: bool,
 }
 
 /// Why routes can't be compiled.
@@ -57,7 +59,8 @@ impl Table {
         for (route, pattern) in routes.iter().zip(&patterns) {
             let filter = pattern.filter();
             let id = subscription_id(&filter);
-            let subscription = filters.entry(filter).or_insert(Subscription { qos: 0, id, undivided: false });
+            let subscription =
+                filters.entry(filter).or_insert(Subscription { qos: 0, id, undivided: false, own: false });
             subscription.qos = subscription.qos.max(route.qos as u8);
             // A message by alias means nothing without the birth that came before it.
             subscription.undivided |= matches!(route.payload, Payload::Sparkplug(_));

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What goes wrong, once. The numbers count from 1.
+/// What goes wrong: once, where there is a number, which counts from 1.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fault {
     /// Nothing.
@@ -36,6 +36,8 @@ pub enum Fault {
     Hold(usize),
     /// This read is answered as it was answered when it was asked before.
     Stale(usize),
+    /// No watch of these resources begins any more.
+    Blind(&'static str),
 }
 
 /// What has passed so far.
@@ -65,9 +67,11 @@ struct Shared {
     fault: Mutex<Fault>,
     passed: Mutex<Passed>,
     /// The answers to reads, by what was asked: the last, and the last that differs from it.
-    answers: Mutex<HashMap<String, (Bytes, Option<Bytes>)>>,
+    answers: Mutex<HashMap<String, (Answer, Option<Answer>)>>,
     happened: watch::Sender<bool>,
 }
+
+type Answer = (StatusCode, Bytes);
 
 impl Drop for ApiProxy {
     fn drop(&mut self) {
@@ -158,6 +162,11 @@ impl Shared {
         happens
     }
 
+    fn is_blind_to(&self, path: &str) -> bool {
+        let Fault::Blind(resource) = *lock(&self.fault) else { return false };
+        path.ends_with(&format!("/{resource}")) && self.happens(Fault::Blind(resource))
+    }
+
     /// Whether this one is refused, and how.
     fn refused(&self, request: usize) -> Option<u16> {
         let Fault::Refuse(nth, code) = *lock(&self.fault) else { return None };
@@ -174,7 +183,7 @@ impl Shared {
     }
 
     /// Keeps the answer to a read, and returns what is told instead: something older, if it is time.
-    fn read(&self, read: usize, uri: &Uri, answer: Bytes) -> Bytes {
+    fn read(&self, read: usize, uri: &Uri, answer: Answer) -> Answer {
         let mut answers = lock(&self.answers);
         let (last, older) = answers.entry(uri.to_string()).or_insert_with(|| (answer.clone(), None));
         if *last != answer {
@@ -212,6 +221,9 @@ async fn forward(shared: Arc<Shared>, request: Request) -> Result<Response> {
         *passed
     };
     if !is_of_lease {
+        if is_watch && shared.is_blind_to(uri.path()) {
+            return Ok(refusal(500));
+        }
         if let Some(code) = shared.refused(now.requests) {
             return Ok(refusal(code));
         }
@@ -239,11 +251,12 @@ async fn forward(shared: Arc<Shared>, request: Request) -> Result<Response> {
     if is_watch && status.is_success() {
         return Ok((status, headers, events(shared, answer)).into_response());
     }
-    let mut bytes = answer.bytes().await?;
-    if !is_write && !is_of_lease && status.is_success() {
-        bytes = shared.read(now.reads, &uri, bytes);
+    let mut answer = (status, answer.bytes().await?);
+    let is_of_now = status.is_success() || status == StatusCode::NOT_FOUND;
+    if !is_write && !is_of_lease && is_of_now {
+        answer = shared.read(now.reads, &uri, answer);
     }
-    Ok((status, headers, bytes).into_response())
+    Ok((answer.0, headers, answer.1).into_response())
 }
 
 /// The events of a watch, line by line, without those that are lost.

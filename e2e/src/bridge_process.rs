@@ -78,6 +78,7 @@ impl Bridge {
             },
             sharing: None,
             max_message_size: None,
+            canary: false,
             database: DatabaseConfig {
                 url: format!("http://127.0.0.1:{database_port}"),
                 organization: ORGANIZATION.into(),
@@ -99,6 +100,15 @@ impl Bridge {
     pub fn share(&mut self, member: u32, members: u32) -> Result<()> {
         self.member = Some(member);
         self.config.sharing = Some(Sharing { group: PIPELINE.into(), members });
+        self.write_config()
+    }
+
+    /// Lets it send a message of its own now and then, and say whether that crossed.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn send_canaries(&mut self) -> Result<()> {
+        self.config.canary = true;
         self.write_config()
     }
 
@@ -141,6 +151,15 @@ impl Bridge {
         let state = self.directory.path().join(STATE);
         std::fs::remove_dir_all(&state)?;
         Ok(std::fs::create_dir(&state)?)
+    }
+
+    /// What it remembers of its subscriptions on its volume.
+    ///
+    /// # Errors
+    /// If it remembers nothing yet.
+    pub fn held_subscriptions(&self) -> Result<String> {
+        let path = self.directory.path().join(STATE).join("subscriptions.json");
+        std::fs::read_to_string(&path).with_context(|| path.display().to_string())
     }
 
     /// The end of its log.

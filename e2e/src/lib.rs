@@ -8,7 +8,8 @@
 //! parts on loopback, without a cluster), `fault_proxy` and `soak` (faults at random between them),
 //! `bench` (the bridge measured beside Telegraf), `control_plane` (etcd and kube-apiserver without a
 //! cluster), `stage` (fakes of what is not there then), `operator_process` (the operator before both),
-//! `operator_bench` (what it costs),
+//! `operator_bench` (what it costs), `replica` (one of several), `failover` (which of them writes),
+//! `api_proxy` and `convergence` (faults between operator and API server, and what there is in the end),
 //! `grafana` (Grafana's API, or its stand-in's), `stand_in` (the stand-in as a process), `plot` (curves
 //! in a terminal); `http` and `process` serve the others.
 
@@ -18,6 +19,7 @@ pub mod bridge_process;
 pub mod conditions;
 pub mod containers;
 pub mod control_plane;
+pub mod convergence;
 pub mod diagnostics;
 pub mod environment;
 pub mod failover;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::conditions::{Probe, eventually};
 use crate::influx::Influx;
 use crate::namespaces::Namespace;
-use crate::port_forward::Forward;
+use crate::port_forward::{Forward, Tls};
 
 /// How long a whole pipeline may take to become ready, on a machine that does other things too.
 const READY: Duration = Duration::from_secs(240);
@@ -74,12 +74,42 @@ impl Pipeline {
         format!("{}-{part}", self.name)
     }
 
-    /// A local port that leads to the broker.
+    /// A local port that leads to the broker, for users with passwords.
     ///
     /// # Errors
     /// If there is no such service.
     pub async fn broker(&self) -> Result<Forward> {
-        Forward::to_service(&self.namespace, &self.part("broker")).await
+        let tls = self.tls("broker", None).await?;
+        Forward::to_service(&self.namespace, &self.part("broker"), "mqtts", Some(tls)).await
+    }
+
+    /// A local port that leads to the broker, for who has this certificate and key.
+    ///
+    /// # Errors
+    /// If there is no such service.
+    pub async fn broker_for(&self, certificate: &str, key: &str) -> Result<Forward> {
+        let tls = self.tls("broker", Some((certificate, key))).await?;
+        Forward::to_service(&self.namespace, &self.part("broker"), "mqtts-cert", Some(tls)).await
+    }
+
+    /// How to know a part, from within the cluster or from here.
+    async fn tls(&self, part: &str, client: Option<(&str, &str)>) -> Result<Tls> {
+        let authorities = self.secret(&self.part(part), "ca.crt").await?;
+        Tls::new(&self.host(part), &authorities, client)
+    }
+
+    /// By HTTPS if the part speaks that.
+    async fn http(&self, part: &str, tls: bool) -> Result<Forward> {
+        let (port, tls) = match tls {
+            true => ("https", Some(self.tls(part, None).await?)),
+            false => ("http", None),
+        };
+        Forward::to_service(&self.namespace, &self.part(part), port, tls).await
+    }
+
+    /// The host name of a part within the cluster.
+    pub fn host(&self, part: &str) -> String {
+        format!("{}.{}.svc", self.part(part), self.namespace.name)
     }
 
     /// A local port that leads to the dashboard.
@@ -87,7 +117,8 @@ impl Pipeline {
     /// # Errors
     /// If there is no such service.
     pub async fn dashboard(&self) -> Result<Forward> {
-        Forward::to_service(&self.namespace, &self.part("dashboard")).await
+        let dashboard = self.get().await?.spec.dashboard;
+        self.http("dashboard", dashboard.is_some_and(|dashboard| dashboard.tls.is_some())).await
     }
 
     /// The database, read with the administrator's token; valid while the local port is kept.
@@ -95,9 +126,9 @@ impl Pipeline {
     /// # Errors
     /// If there is no such service, or no such Secret.
     pub async fn database(&self) -> Result<(Forward, Influx)> {
-        let forward = Forward::to_service(&self.namespace, &self.part("database")).await?;
-        let token = self.secret(&self.part("database"), "token").await?;
         let database = self.get().await?.spec.database;
+        let forward = self.http("database", database.tls.is_some()).await?;
+        let token = self.secret(&self.part("database"), "token").await?;
         let influx = Influx::new(forward.port, &database.organization, &database.bucket, &token);
         Ok((forward, influx))
     }

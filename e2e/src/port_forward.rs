@@ -1,8 +1,9 @@
-//! The way from the host into the cluster: a listener on 127.0.0.1, forwarded by the API server.
-//! Each connection is forwarded anew to the service's pod of that moment, so a client that
+//! The way from the host into the cluster: a listener on 127.0.0.1, forwarded by the API server. Where the
+//! service speaks TLS, that is done here and checked here, so that clients need not know of it. Each connection is forwarded anew to the service's pod of that moment, so a client that
 //! reconnects finds the pod that has taken the place of a killed one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -10,9 +11,14 @@ use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsConnector;
 
+use crate::environment::install_tls;
 use crate::namespaces::Namespace;
 
 /// A local port that leads to a service. Closed when dropped.
@@ -29,19 +35,55 @@ impl Drop for Forward {
 }
 
 impl Forward {
-    /// Leads to the first port of a service.
+    /// Leads to a port of a service, by TLS if that is given.
     ///
     /// # Errors
-    /// If there is no such service, or no local port.
-    pub async fn to_service(namespace: &Namespace, name: &str) -> Result<Self> {
+    /// If there is no such service or port, or no local one.
+    pub async fn to_service(namespace: &Namespace, name: &str, port: &str, tls: Option<Tls>) -> Result<Self> {
         let service = namespace.api::<Service>().get(name).await?;
         let spec = service.spec.unwrap_or_default();
-        let port = spec.ports.unwrap_or_default().into_iter().next().context("a service without ports")?;
-        let target =
-            Target { pods: namespace.api(), selector: selector(&spec.selector.unwrap_or_default()), port };
+        let named = |found: &ServicePort| found.name.as_deref() == Some(port);
+        let port = spec.ports.unwrap_or_default().into_iter().find(named).context("no such port")?;
+        let selector = selector(&spec.selector.unwrap_or_default());
+        let target = Target { pods: namespace.api(), selector, port, tls };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
         Ok(Self { port, task: tokio::spawn(serve(listener, target)) })
+    }
+}
+
+/// How to know a server, and to be known by it.
+#[derive(Clone)]
+pub struct Tls {
+    connector: TlsConnector,
+    server: ServerName<'static>,
+}
+
+impl Tls {
+    /// To the server of this name, which these authorities vouch for; with a client's certificate and key, if given.
+    /// All are PEM.
+    ///
+    /// # Errors
+    /// If they can't be used.
+    pub fn new(server: &str, authorities: &str, client: Option<(&str, &str)>) -> Result<Self> {
+        install_tls();
+        let certificates = |pem: &str| {
+            CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>().context("not PEM")
+        };
+        let mut roots = RootCertStore::empty();
+        for authority in certificates(authorities)? {
+            roots.add(authority)?;
+        }
+        let config = ClientConfig::builder().with_root_certificates(roots);
+        let config = match client {
+            None => config.with_no_client_auth(),
+            Some((certificate, key)) => config.with_client_auth_cert(
+                certificates(certificate)?,
+                PrivateKeyDer::from_pem_slice(key.as_bytes()).context("no key")?,
+            )?,
+        };
+        let server = ServerName::try_from(server.to_owned())?;
+        Ok(Self { connector: Arc::new(config).into(), server })
     }
 }
 
@@ -51,6 +93,7 @@ struct Target {
     pods: Api<Pod>,
     selector: String,
     port: ServicePort,
+    tls: Option<Tls>,
 }
 
 fn selector(labels: &BTreeMap<String, String>) -> String {
@@ -79,8 +122,17 @@ async fn forward(mut local: TcpStream, target: &Target) -> Result<()> {
     let mut forwarder = tokio::time::timeout(Duration::from_secs(10), opening).await??;
     let mut remote = forwarder.take_stream(port).context("the stream is taken once")?;
     let refused = forwarder.take_error(port).context("the error is taken once")?;
+    let pass = async {
+        match &target.tls {
+            None => tokio::io::copy_bidirectional(&mut local, &mut remote).await,
+            Some(Tls { connector, server }) => {
+                let mut remote = connector.connect(server.clone(), remote).await?;
+                tokio::io::copy_bidirectional(&mut local, &mut remote).await
+            }
+        }
+    };
     tokio::select! {
-        _ = tokio::io::copy_bidirectional(&mut local, &mut remote) => {}
+        _ = pass => {}
         _ = refused => {}
     }
     forwarder.abort();

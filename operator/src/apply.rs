@@ -15,6 +15,7 @@ use crate::cache::{Cache, Cached};
 use crate::compare::{is_contained, nanos};
 use crate::observe::Children;
 use crate::plan::{Broker, DatabasePlace, Identity, Plan, Volume};
+use crate::resources::issued::Certificate;
 use crate::resources::names::{COMPONENT, CONFIG_HASH, Component};
 use crate::resources::{
     BridgeObjects, BrokerObjects, DashboardObjects, DatabaseObjects, Desired, Part, hash,
@@ -80,6 +81,12 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
+    /// Whether the API server knows no such kind of object.
+    pub fn is_unknown_kind(&self) -> bool {
+        let Self::Write { source, .. } = self else { return false };
+        matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404)
+    }
+
     /// Whether nothing can be made any more because the namespace is being deleted, and the pipeline with
     /// it. The API server says so by the cause that namespace lifecycle admission gives.
     pub fn namespace_is_going(&self) -> bool {
@@ -104,8 +111,15 @@ pub async fn apply(
     let absent_secrets = &children.absent_secrets;
     let mut pass =
         Pass { client, cache, pipeline: &plan.pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
-    let Desired { broker, database, bridge, dashboard } = desired;
+    let Desired { authority, certificates, broker, database, bridge, dashboard } = desired;
     let mut applied = Applied::default();
+    // What is signed is of no use without who signed it.
+    if let Some(secret) = authority {
+        pass.one(&children.secrets, secret).await?;
+    }
+    for certificate in certificates {
+        pass.one(&children.certificates, certificate).await?;
+    }
     // What a pod mounts comes before the pod, and what gives it a name in the network too.
     if let Some(BrokerObjects { user_secrets, secret, service, stateful_set, live_hash: _ }) = broker {
         for user in user_secrets {
@@ -153,6 +167,25 @@ pub async fn apply(
     applied.not_grown = pass.grow(plan, &children.claims).await?;
     applied.writes = pass.writes;
     Ok(applied)
+}
+
+/// Asks cert-manager for certificates, before there can be a plan that needs them.
+///
+/// # Errors
+/// If one could not be asked for.
+pub async fn ask_for_certificates(
+    client: &Client,
+    cache: &Cache,
+    pipeline: &Identity,
+    desired: &[Certificate],
+    observed: &[Certificate],
+) -> Result<(), ApplyError> {
+    let absent_secrets = &BTreeSet::new();
+    let mut pass = Pass { client, cache, pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
+    for certificate in desired {
+        pass.one(observed, certificate).await?;
+    }
+    Ok(())
 }
 
 /// Writes a set of a pipeline once more, with another content.
@@ -288,10 +321,12 @@ impl Pass<'_> {
             services,
             config_maps,
             secrets,
+            certificates,
             pods: _,
             claims: _,
             absent_secrets: _,
         } = children;
+        self.sweep_kind::<Certificate>(certificates, withheld).await?;
         self.sweep_kind::<StatefulSet>(stateful_sets, withheld).await?;
         self.sweep_kind::<Deployment>(deployments, withheld).await?;
         self.sweep_kind::<Service>(services, withheld).await?;

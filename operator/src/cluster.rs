@@ -105,7 +105,43 @@ fn limited(uri: &Uri) -> Option<Uri> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::Response;
+    use tokio::sync::watch;
+    use tower::service_fn;
+
     use super::*;
+
+    fn request(method: &str) -> Request<Body> {
+        Request::builder().method(method).uri("/a").body(Body::empty()).expect("a request")
+    }
+
+    #[tokio::test]
+    async fn behind_a_closed_fence_reads_are_asked_and_writes_are_not() {
+        let fence = Fence::open();
+        let inner = service_fn(async |_: Request<Body>| Ok::<_, BoxError>(Response::new(())));
+        let mut writes = Writes { inner, fence: fence.clone() };
+        assert!(writes.call(request("PATCH")).await.is_ok());
+        fence.close();
+        assert!(writes.call(request("PATCH")).await.is_err());
+        assert!(writes.call(request("GET")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_write_whose_pass_is_dropped_is_followed_to_its_answer() {
+        let (fence, answers) = (Fence::open(), watch::Sender::new(false));
+        let inner = service_fn(|_: Request<Body>| {
+            let mut answered = answers.subscribe();
+            async move {
+                answered.wait_for(|answered| *answered).await?;
+                Ok::<_, BoxError>(Response::new(()))
+            }
+        });
+        let mut writes = Writes { inner, fence: fence.clone() };
+        drop(writes.call(request("PATCH")));
+        assert!(timeout(Duration::from_millis(20), fence.drained()).await.is_err());
+        answers.send_replace(true);
+        fence.drained().await;
+    }
 
     #[test]
     fn a_write_tells_the_api_server_how_long_it_may_take() {
@@ -113,10 +149,8 @@ mod tests {
             ("/api/v1/namespaces/n/pods/p", "/api/v1/namespaces/n/pods/p?timeout=2500ms"),
             ("/a?force=true&fieldManager=x", "/a?force=true&fieldManager=x&timeout=2500ms"),
         ] {
-            assert_eq!(
-                limited(&path.parse().expect("a path")).map(|uri| uri.to_string()),
-                Some(expected.into())
-            );
+            let limited = limited(&path.parse().expect("a path"));
+            assert_eq!(limited.map(|uri| uri.to_string()), Some(expected.into()));
         }
     }
 }

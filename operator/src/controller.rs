@@ -23,15 +23,16 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use crate::apply::{ApplyError, FIELD_MANAGER, apply};
+use crate::apply::{ApplyError, FIELD_MANAGER, apply, ask_for_certificates};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::http::{self, HttpError};
 use crate::leader::fence::Fence;
 use crate::metrics::{Metrics, Outcome};
-use crate::observe::{ObserveError, observe};
-use crate::plan::{Plan, given_secrets};
-use crate::resources;
+use crate::observe::{ObserveError, Observed, observe};
+use crate::plan::{Identity, Plan, Refusal, expiries, given_secrets, owner};
+use crate::resources::names::Names;
+use crate::resources::{self, issued};
 use crate::status::{Facts, status};
 use recent::Recent;
 
@@ -66,6 +67,8 @@ pub struct Context {
     touched: Recent,
     permits: Semaphore,
     failures: Mutex<HashMap<String, u32>>,
+    /// By pipeline, its uid and the latest generation that was worked for.
+    generations: Mutex<HashMap<String, (Option<String>, i64)>>,
 }
 
 /// Why a pass ended early.
@@ -111,6 +114,7 @@ impl Context {
             touched: Recent::default(),
             permits,
             failures: Mutex::default(),
+            generations: Mutex::default(),
         })
     }
 }
@@ -159,6 +163,10 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
         // Owner references do the rest.
         return Ok(Action::await_change());
     }
+    if context.is_outdated(&pipeline) {
+        // The watch goes on from there, and comes to what it is now.
+        return Ok(Action::requeue(LONGEST_PAUSE));
+    }
     let _permit = context.permits.acquire().await;
     let started = Instant::now();
     let result = match tokio::time::timeout(PASS_LIMIT, pass(&pipeline, &context)).await {
@@ -179,10 +187,12 @@ async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error
     let plan = match Plan::new(pipeline, &observed, &context.config) {
         Ok(plan) => plan,
         Err(refusal) => {
-            let facts = Facts::Refused { reason: refusal.reason().into(), message: refusal.to_string() };
+            let facts = refused(context, pipeline, &observed, &refusal).await?;
             return report(context, pipeline, &facts).await;
         }
     };
+    let Names { namespace, pipeline: name } = &plan.pipeline.names;
+    context.metrics.certificates(namespace, name, expiries(&plan));
     let database = database::access(context, pipeline, &plan, &observed).await;
     let desired = resources::desired(&plan, &database.tokens);
     let applied = match apply(&context.client, &context.cache, &plan, &desired, &observed.children).await {
@@ -201,6 +211,31 @@ async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error
     let facts = parts::facts(&plan, &observed.children.pods, applied, database, bridge, dashboard);
     let action = report(context, pipeline, &facts).await?;
     Ok(if refreshed.is_pending { Action::requeue(refresh::TOUCH_AGAIN) } else { action })
+}
+
+/// What is missing may be what cert-manager has not been asked for yet.
+async fn refused(
+    context: &Context,
+    pipeline: &IoTPipeline,
+    observed: &Observed,
+    refusal: &Refusal,
+) -> Result<Facts, Error> {
+    let (reason, message) = (refusal.reason().into(), refusal.to_string());
+    if !matches!(refusal, Refusal::NotIssued(_)) {
+        return Ok(Facts::Refused { reason, message });
+    }
+    let identity = Identity { names: Names::of(pipeline), owner: owner(pipeline) };
+    let (desired, found) = (issued::desired(pipeline), &observed.children.certificates);
+    match ask_for_certificates(&context.client, &context.cache, &identity, &desired, found).await {
+        Ok(()) => Ok(Facts::Refused { reason, message }),
+        Err(error) if error.is_unknown_kind() => Ok(Facts::Refused {
+            reason: "CertManagerNotFound".into(),
+            message: "this cluster has no cert-manager, which issuerRef needs: install it \
+                      (https://cert-manager.io/docs/installation/), or remove issuerRef"
+                .into(),
+        }),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Failures that go away by themselves are not the user's business; the others are.
@@ -289,6 +324,19 @@ fn asked_to_wait(error: &(dyn std::error::Error + 'static)) -> Duration {
 }
 
 impl Context {
+    /// Whether it was worked for a later spec already. A list can be answered with what was; who follows it
+    /// brings back a user that was removed, with another password.
+    fn is_outdated(&self, pipeline: &IoTPipeline) -> bool {
+        let now = (pipeline.uid(), pipeline.metadata.generation.unwrap_or(0));
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = generations.entry(key(pipeline)).or_default();
+        let is_outdated = latest.0 == now.0 && now.1 < latest.1;
+        if !is_outdated {
+            *latest = now;
+        }
+        is_outdated
+    }
+
     fn failures(&self) -> std::sync::MutexGuard<'_, HashMap<String, u32>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -326,6 +374,30 @@ fn answer<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Status
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn pipeline(uid: &str, generation: i64) -> IoTPipeline {
+        let pipeline = json!({
+            "apiVersion": "iotpipeline.io/v1alpha1", "kind": "IoTPipeline",
+            "metadata": {"name": "lab", "namespace": "n", "uid": uid, "generation": generation},
+            "spec": {"routes": []},
+        });
+        serde_json::from_value(pipeline).expect("a pipeline")
+    }
+
+    #[tokio::test]
+    async fn no_spec_is_worked_for_that_is_older_than_one_before() {
+        let config = "{image: {repository: o}, images: {mosquitto: {repository: m}, influxdb: {repository: i}, \
+                      grafana: {repository: g}, bridge: {repository: b}}}";
+        let config = serde_saphyr::from_str(config).expect("a configuration");
+        let fence = Fence::open();
+        let cluster = kube::Config::new("http://127.0.0.1:1".parse().expect("an address"));
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let client = crate::cluster::client(&cluster, &fence).expect("a client");
+        let context = Context::new(client, fence, config, Arc::default()).expect("a context");
+        let outdated = [("a", 2), ("a", 1), ("a", 2), ("a", 3), ("b", 1)]
+            .map(|(uid, generation)| context.is_outdated(&pipeline(uid, generation)));
+        assert_eq!(outdated, [false, true, false, false, false]);
+    }
 
     #[test]
     fn an_overloaded_api_server_is_given_the_time_that_it_asks_for() {

@@ -1,15 +1,25 @@
 //! The credentials that the operator makes itself. Each is made once and lives in a Secret from then on.
 
+mod authority;
+mod rotation;
+
 use std::collections::BTreeMap;
 
 use api::iotpipeline::IoTPipeline;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::certificate::{Pair, Subject};
+use crate::plan::tls_of_parts;
 use crate::resources::mosquitto::BRIDGE_USER;
 use crate::resources::names::{Component, Names};
+
+pub use authority::{Authorities, NoCertificate};
+use rotation::Rotation;
+pub use rotation::{ROTATE, ROTATED};
 
 /// What the operator made, or is about to make.
 #[derive(Clone, Default)]
@@ -26,6 +36,21 @@ pub struct Credentials {
     pub bridge_token: Option<String>,
     /// The token that InfluxDB made for the dashboard.
     pub dashboard_token: Option<String>,
+    /// The pipeline's own authority, if it signs anything, and what it signed.
+    pub signed: Option<Signed>,
+    /// When passwords and tokens were made anew, by Secret, as far as they were.
+    pub rotated: BTreeMap<String, String>,
+}
+
+/// What the pipeline's own authority signed.
+#[derive(Clone)]
+pub struct Signed {
+    /// The authority.
+    pub authorities: Authorities,
+    /// The certificates of parts.
+    pub servers: BTreeMap<Component, Pair>,
+    /// The certificates of the broker's users.
+    pub clients: BTreeMap<String, Pair>,
 }
 
 /// InfluxDB's administrator.
@@ -39,17 +64,24 @@ pub struct DatabaseAdmin {
     pub kept: bool,
 }
 
-/// Randomness failed; the system has none.
+/// A credential could not be made.
 #[derive(Debug, thiserror::Error)]
-#[error("generate a credential")]
-pub struct NoRandomness;
+pub enum NoCredential {
+    /// Randomness failed; the system has none.
+    #[error("generate a credential")]
+    Randomness,
+    /// A certificate failed.
+    #[error(transparent)]
+    Certificate(#[from] NoCertificate),
+}
 
 /// The names of the Secrets that hold the credentials of this pipeline.
 pub fn secret_names(pipeline: &IoTPipeline) -> Vec<String> {
     let names = Names::of(pipeline);
     let spec = &pipeline.spec;
-    let mut secrets = vec![names.of_part(Component::Bridge)];
+    let mut secrets = vec![names.of_part(Component::Authority), names.of_part(Component::Bridge)];
     if spec.broker.external.is_none() {
+        secrets.push(names.of_part(Component::Broker));
         secrets.push(names.of_user(BRIDGE_USER));
         let generated = spec.broker.users.iter().filter(|user| user.password_secret_ref.is_none());
         secrets.extend(generated.map(|user| names.of_user(&user.name)));
@@ -67,32 +99,88 @@ pub fn secret_names(pipeline: &IoTPipeline) -> Vec<String> {
 ///
 /// # Errors
 /// If the system has no randomness.
-pub fn complete(pipeline: &IoTPipeline, secrets: &[Secret]) -> Result<Credentials, NoRandomness> {
+pub fn complete(
+    pipeline: &IoTPipeline,
+    secrets: &[Secret],
+    now: Timestamp,
+) -> Result<Credentials, NoCredential> {
     let names = Names::of(pipeline);
     let (bridge, database, dashboard) = (
         names.of_part(Component::Bridge),
         names.of_part(Component::Database),
         names.of_part(Component::Dashboard),
     );
+    let (rotation, mut rotated) = (Rotation::of(pipeline, now), BTreeMap::new());
+    let mut turn = |name: &str| {
+        let turn = rotation.turn(secrets.iter().find(|secret| secret.metadata.name.as_deref() == Some(name)));
+        rotated.extend(turn.rotated.map(|when| (name.to_owned(), when)));
+        turn.is_due
+    };
+    let mut password = |name: &str| match turn(name) {
+        true => generate(),
+        false => kept_or_new(secrets, name, "password"),
+    };
     let mut users = BTreeMap::new();
     for user in &pipeline.spec.broker.users {
-        if user.password_secret_ref.is_none() {
-            users.insert(user.name.clone(), kept_or_new(secrets, &names.of_user(&user.name), "password")?);
+        if user.password_secret_ref.is_none() && user.certificate.is_none() {
+            users.insert(user.name.clone(), password(&names.of_user(&user.name))?);
         }
     }
+    let bridge_password = password(&names.of_user(BRIDGE_USER))?;
+    let dashboard_password = password(&dashboard)?;
+    // Its token is the database's to make, as the dashboard's is.
+    turn(&bridge);
     let kept = kept(secrets, &database, "password").is_some() && kept(secrets, &database, "token").is_some();
     Ok(Credentials {
         users,
-        bridge: kept_or_new(secrets, &names.of_user(BRIDGE_USER), "password")?,
+        bridge: bridge_password,
         database: DatabaseAdmin {
             password: kept_or_new(secrets, &database, "password")?,
             token: kept_or_new(secrets, &database, "token")?,
             kept,
         },
-        dashboard: kept_or_new(secrets, &dashboard, "password")?,
+        dashboard: dashboard_password,
         bridge_token: self::kept(secrets, &bridge, "token"),
         dashboard_token: self::kept(secrets, &dashboard, "token"),
+        signed: signed(pipeline, secrets, now)?,
+        rotated,
     })
+}
+
+fn signed(
+    pipeline: &IoTPipeline,
+    secrets: &[Secret],
+    now: Timestamp,
+) -> Result<Option<Signed>, NoCertificate> {
+    let names = Names::of(pipeline);
+    let parts = tls_of_parts(&pipeline.spec);
+    let own: Vec<_> =
+        parts.iter().filter(|(_, tls)| tls.issuer_ref.is_none() && tls.secret_ref.is_none()).collect();
+    let users: Vec<_> = pipeline.spec.broker.users.iter().filter(|user| user.certificate.is_some()).collect();
+    if own.is_empty() && users.is_empty() {
+        return Ok(None);
+    }
+    let ca = names.of_part(Component::Authority);
+    let kept = kept_pair(secrets, &ca, ["tls.crt", "tls.key"])
+        .map(|newest| Authorities { newest, before: kept_pair(secrets, &ca, ["before.crt", "before.key"]) });
+    let authorities = Authorities::kept_or_new(kept, now)?;
+    let issued = |secret: String, subject: Subject<'_>| {
+        authorities.kept_or_issued(kept_pair(secrets, &secret, ["tls.crt", "tls.key"]), subject, now)
+    };
+    let mut servers = BTreeMap::new();
+    for (component, tls) in own {
+        let hosts = [names.hosts(*component), tls.hosts.clone()].concat();
+        servers.insert(*component, issued(names.of_part(*component), Subject::Server(&hosts))?);
+    }
+    let mut clients = BTreeMap::new();
+    for user in users {
+        clients.insert(user.name.clone(), issued(names.of_user(&user.name), Subject::User(&user.name))?);
+    }
+    Ok(Some(Signed { authorities, servers, clients }))
+}
+
+fn kept_pair(secrets: &[Secret], name: &str, [certificate, key]: [&str; 2]) -> Option<Pair> {
+    Some(Pair { certificate: kept(secrets, name, certificate)?, key: kept(secrets, name, key)? })
 }
 
 fn kept(secrets: &[Secret], name: &str, key: &str) -> Option<String> {
@@ -101,7 +189,7 @@ fn kept(secrets: &[Secret], name: &str, key: &str) -> Option<String> {
     String::from_utf8(value.0.clone()).ok().filter(|text| !text.is_empty())
 }
 
-fn kept_or_new(secrets: &[Secret], name: &str, key: &str) -> Result<String, NoRandomness> {
+fn kept_or_new(secrets: &[Secret], name: &str, key: &str) -> Result<String, NoCredential> {
     match kept(secrets, name, key) {
         Some(value) => Ok(value),
         None => generate(),
@@ -109,9 +197,9 @@ fn kept_or_new(secrets: &[Secret], name: &str, key: &str) -> Result<String, NoRa
 }
 
 /// 192 random bits, in letters, digits, - and _.
-pub(crate) fn generate() -> Result<String, NoRandomness> {
+pub(crate) fn generate() -> Result<String, NoCredential> {
     let mut bytes = [0; 24];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| NoRandomness)?;
+    SystemRandom::new().fill(&mut bytes).map_err(|_| NoCredential::Randomness)?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
@@ -130,7 +218,7 @@ mod tests {
     fn what_is_in_a_secret_is_kept_and_the_rest_is_made() {
         let pipeline = serde_saphyr::from_str(PIPELINE).expect("a pipeline");
         let secrets = [secret("lab-broker-a", "{password: YQ==}"), secret("lab-bridge", "{token: Yg==}")];
-        let credentials = complete(&pipeline, &secrets).expect("there is randomness");
+        let credentials = complete(&pipeline, &secrets, Timestamp::now()).expect("there is randomness");
         assert_eq!(credentials.users["a"], "a");
         assert_eq!(credentials.bridge_token.as_deref(), Some("b"));
         assert_eq!(credentials.dashboard.len(), 32);
@@ -143,7 +231,15 @@ mod tests {
         let pipeline = serde_saphyr::from_str(PIPELINE).expect("a pipeline");
         assert_eq!(
             secret_names(&pipeline),
-            ["lab-bridge", "lab-broker-iotpipeline-bridge", "lab-broker-a", "lab-database", "lab-dashboard"]
+            [
+                "lab-ca",
+                "lab-bridge",
+                "lab-broker",
+                "lab-broker-iotpipeline-bridge",
+                "lab-broker-a",
+                "lab-database",
+                "lab-dashboard"
+            ]
         );
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::compare::is_contained;
 use crate::http::{self, ApiError, absent};
-use crate::plan::{DatabasePlace, GrafanaAccess, Plan};
+use crate::plan::{GrafanaAccess, Plan};
 use crate::resources::{dashboard, hash};
 
 /// Somebody's Grafana.
@@ -93,16 +93,13 @@ fn uid(plan: &Plan) -> String {
 }
 
 fn data_source(plan: &Plan, uid: &str, token: &str) -> Value {
-    let (url, ca) = match &plan.database.place {
-        DatabasePlace::Managed(_) => (plan.pipeline.names.database_url(), None),
-        DatabasePlace::External(external) => (external.url.clone(), external.ca.clone()),
-    };
+    let (url, ca) = (plan.database.url(&plan.pipeline.names), plan.database.ca());
     let mut secrets = json!({"token": token});
     let mut data = json!({
         "version": "Flux",
         "organization": plan.database.organization,
         "defaultBucket": plan.database.bucket,
-        "iotpipelineHash": &hash(&[token.as_bytes(), ca.as_deref().unwrap_or_default().as_bytes()])[..16],
+        "iotpipelineHash": &hash(&[token.as_bytes(), ca.unwrap_or_default().as_bytes()])[..16],
     });
     if let Some(ca) = ca {
         data["tlsAuthWithCACert"] = true.into();

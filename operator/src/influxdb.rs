@@ -2,6 +2,7 @@
 
 mod wire;
 
+use jiff::Timestamp;
 use reqwest::{Client, Method};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,7 +21,11 @@ const DASHBOARD_TOKEN: &str = "iotpipeline: the dashboard reads";
 struct Place<'a> {
     organization: &'a str,
     bucket: &'a str,
+    now: Timestamp,
 }
+
+/// For so many seconds a token that was replaced still holds, so that the part that has it can get the other.
+const GRACE: i64 = 600;
 
 /// A database, and who asks.
 #[derive(Clone)]
@@ -45,6 +50,10 @@ pub struct Wanted<'a> {
     pub has_dashboard: bool,
     /// The tokens that the operator knows.
     pub known: Tokens,
+    /// When they were made anew, if they were: those that were made before are replaced.
+    pub rotated: Tokens,
+    /// When that is asked.
+    pub now: Timestamp,
 }
 
 /// What was done to a managed database.
@@ -94,18 +103,19 @@ impl InfluxDb {
         };
         let authorizations = self.authorizations(&organization.id).await?;
         let mut tokens = Tokens::default();
-        let (known, place) = (&wanted.known, Place { organization: &organization.id, bucket: &bucket.id });
-        let bridge = Right { description: BRIDGE_TOKEN, action: "write" };
-        let dashboard = Right { description: DASHBOARD_TOKEN, action: "read" };
+        let (known, rotated) = (&wanted.known, &wanted.rotated);
+        let place = Place { organization: &organization.id, bucket: &bucket.id, now: wanted.now };
+        let bridge = Right::new(BRIDGE_TOKEN, "write", rotated.bridge.as_deref());
+        let dashboard = Right::new(DASHBOARD_TOKEN, "read", rotated.dashboard.as_deref());
         tokens.bridge =
-            Some(self.token(&authorizations, known.bridge.as_deref(), bridge, place, &mut changes).await?);
+            Some(self.token(&authorizations, known.bridge.as_deref(), &bridge, place, &mut changes).await?);
         if wanted.has_dashboard {
             let token = self
-                .token(&authorizations, known.dashboard.as_deref(), dashboard, place, &mut changes)
+                .token(&authorizations, known.dashboard.as_deref(), &dashboard, place, &mut changes)
                 .await?;
             tokens.dashboard = Some(token);
         } else {
-            for authorization in authorizations.iter().filter(|found| found.description == DASHBOARD_TOKEN) {
+            for authorization in authorizations.iter().filter(|found| dashboard.is_purpose_of(found)) {
                 changes.push("revoked the dashboard's token");
                 self.revoke(authorization).await?;
             }
@@ -194,11 +204,19 @@ impl InfluxDb {
         &self,
         authorizations: &[Authorization],
         known: Option<&str>,
-        right: Right,
+        right: &Right,
         place: Place<'_>,
         changes: &mut Vec<&'static str>,
     ) -> Result<String, ApiError> {
         if let Some(token) = self.valid_token(authorizations, known, right, place).await? {
+            let age = |found: &Authorization| place.now.as_second() - found.made().as_second();
+            let mut current = authorizations.iter().filter(|found| found.is_for(right, place.bucket));
+            if current.any(|found| age(found) >= GRACE) {
+                for replaced in authorizations.iter().filter(|found| right.replaces(found)) {
+                    changes.push("revoked a token that was replaced");
+                    self.revoke(replaced).await?;
+                }
+            }
             return Ok(token);
         }
         changes.push("created a token");
@@ -211,7 +229,7 @@ impl InfluxDb {
         &self,
         authorizations: &[Authorization],
         known: Option<&str>,
-        right: Right,
+        right: &Right,
         place: Place<'_>,
     ) -> Result<Option<String>, ApiError> {
         let own: Vec<&Authorization> =
@@ -251,7 +269,7 @@ impl InfluxDb {
         }
     }
 
-    async fn create_authorization(&self, right: Right, place: Place<'_>) -> Result<String, ApiError> {
+    async fn create_authorization(&self, right: &Right, place: Place<'_>) -> Result<String, ApiError> {
         let body = json!({
             "orgID": place.organization,
             "description": right.description,

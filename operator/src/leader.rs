@@ -23,7 +23,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::credentials::{self, NoRandomness};
+use crate::credentials::{self, NoCredential};
 
 /// How long a Lease is respected that doesn't change any more.
 pub const LEASE: Duration = Duration::from_secs(10);
@@ -62,7 +62,7 @@ pub struct Election {
 ///
 /// # Errors
 /// If the system has no randomness.
-pub fn identity(pod: &str) -> Result<String, NoRandomness> {
+pub fn identity(pod: &str) -> Result<String, NoCredential> {
     Ok(format!("{pod}_{}", credentials::generate()?))
 }
 

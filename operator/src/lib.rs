@@ -11,6 +11,7 @@
 
 pub mod apply;
 pub mod cache;
+pub mod certificate;
 pub mod cluster;
 pub mod compare;
 pub mod config;

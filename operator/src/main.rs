@@ -15,7 +15,10 @@ use iotpipeline_operator::{cluster, controller, health, leader, reload};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{fmt, registry};
 
 /// Makes the cluster what each IoTPipeline says.
 #[derive(Parser)]
@@ -50,6 +53,9 @@ enum Command {
         /// The name of the process.
         #[arg(long, value_name = "NAME")]
         process: String,
+        /// The port that it listens on: /healthz on port 8080 says whether it does.
+        #[arg(long, value_name = "PORT")]
+        port: u16,
     },
 }
 
@@ -62,7 +68,7 @@ enum LogFormat {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     match arguments.command {
-        Some(Command::Reload { watch, process }) => reload::run(&watch, &process),
+        Some(Command::Reload { watch, process, port }) => reload::run(&watch, &process, port),
         None => operate(arguments),
     }
 }
@@ -97,18 +103,13 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?config.namespaces, "starting");
     let unfenced = cluster::client(&cluster, &Fence::open()).context("make a client of the cluster")?;
     let candidate = Candidate::new(unfenced, arguments.lease, identity, metrics.clone());
-    let work = |fence: Fence| {
-        let context = cluster::client(&cluster, &fence)
-            .map_err(anyhow::Error::from)
-            .and_then(|client| Ok(controller::Context::new(client, fence, config.clone(), metrics.clone())?));
-        async move {
-            match context {
-                Ok(context) => controller::run(Arc::new(context)).await,
-                Err(error) => tracing::error!(error = format!("{error:#}"), "can't work"),
-            }
-        }
+    let work = async |fence: Fence| {
+        let client = cluster::client(&cluster, &fence).context("make a fenced client of the cluster")?;
+        let context = controller::Context::new(client, fence, config.clone(), metrics.clone())?;
+        controller::run(Arc::new(context)).await;
+        anyhow::Ok(())
     };
-    candidate.lead(stopped, work).await;
+    candidate.lead(stopped, work).await?;
     health.await.context("join the health server")?.context("serve /livez, /readyz and /metrics")?;
     tracing::info!("stopped");
     Ok(())
@@ -126,11 +127,12 @@ async fn wait_for_signal() -> std::io::Result<()> {
 
 fn start_log(format: LogFormat) {
     // kube logs the failures of watches that are logged here, with the whole answer.
+    const KUBE: &str = "kube_runtime=error,kube_client=warn";
     let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into());
-    let filter = EnvFilter::new(format!("kube_runtime=error,kube_client=warn,{wanted}"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter: Targets = format!("{KUBE},{wanted}").parse().unwrap_or_default();
+    let lines = fmt::layer().with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => log.with_ansi(false).init(),
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => registry().with(filter).with(lines.with_ansi(false)).init(),
+        LogFormat::Json => registry().with(filter).with(lines.json()).init(),
     }
 }

@@ -1,10 +1,13 @@
 //! What is counted, for Prometheus.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::iotpipeline::IoTPipeline;
+use jiff::Timestamp;
+use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -45,6 +48,9 @@ struct Kind {
     kind: String,
 }
 
+/// By part, until when its certificate holds.
+type Expiries = Vec<(&'static str, Timestamp)>;
+
 /// Counters, and the caches from which gauges are taken when they are asked for.
 #[derive(Debug)]
 pub struct Metrics {
@@ -55,6 +61,8 @@ pub struct Metrics {
     is_leader: Gauge,
     role: Mutex<Role>,
     stores: Mutex<Vec<Store<IoTPipeline>>>,
+    /// By namespace and name of the pipeline: until when the certificate of each part holds.
+    certificates: Mutex<BTreeMap<(String, String), Expiries>>,
     last_pass: Mutex<Instant>,
 }
 
@@ -81,6 +89,7 @@ impl Default for Metrics {
             is_leader,
             role: Mutex::default(),
             stores: Mutex::default(),
+            certificates: Mutex::default(),
             last_pass: Mutex::new(Instant::now()),
         }
     }
@@ -115,6 +124,12 @@ impl Metrics {
         self.watch_failures.get_or_create(&Kind { kind: kind.into() }).inc();
     }
 
+    /// Until when the certificate of each part of a pipeline holds.
+    pub fn certificates(&self, namespace: &str, pipeline: &str, until: Expiries) {
+        let mut certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        certificates.insert((namespace.into(), pipeline.into()), until);
+    }
+
     /// A cache of pipelines.
     pub fn add_store(&self, store: Store<IoTPipeline>) {
         self.stores().push(store);
@@ -147,13 +162,39 @@ impl Metrics {
             "# HELP iotpipeline_operator_pipelines Pipelines, by whether they are ready.\n\
              # TYPE iotpipeline_operator_pipelines gauge\n\
              iotpipeline_operator_pipelines{{ready=\"true\"}} {ready}\n\
-             iotpipeline_operator_pipelines{{ready=\"false\"}} {}\n# EOF\n",
+             iotpipeline_operator_pipelines{{ready=\"false\"}} {}\n",
             all - ready
         );
         let body = text.trim_end_matches("# EOF\n").to_owned();
         text.clear();
         let _ = write!(text, "{body}{gauge}");
+        self.write_certificates(&mut text);
+        text.push_str("# EOF\n");
         text
+    }
+
+    fn write_certificates(&self, text: &mut String) {
+        const NAME: &str = "iotpipeline_operator_certificate_expiry_timestamp_seconds";
+        let mut certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody says when a pipeline is gone; its expiry would be told for ever.
+        let there: HashSet<(String, String)> = self
+            .stores()
+            .iter()
+            .flat_map(Store::state)
+            .map(|pipeline| (pipeline.namespace().unwrap_or_default(), pipeline.name_any()))
+            .collect();
+        certificates.retain(|pipeline, _| there.contains(pipeline));
+        let _ = write!(
+            text,
+            "# HELP {NAME} When the certificate of a part expires, or that of the pipeline's own authority.\n\
+             # TYPE {NAME} gauge\n"
+        );
+        for ((namespace, pipeline), until) in certificates.iter() {
+            for (part, until) in until {
+                let labels = format!("namespace=\"{namespace}\",pipeline=\"{pipeline}\",part=\"{part}\"");
+                let _ = writeln!(text, "{NAME}{{{labels}}} {}", until.as_second());
+            }
+        }
     }
 
     fn pipelines(&self) -> (usize, usize) {
@@ -167,5 +208,33 @@ impl Metrics {
 
     fn stores(&self) -> std::sync::MutexGuard<'_, Vec<Store<IoTPipeline>>> {
         self.stores.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::watcher::Event;
+
+    use super::*;
+
+    #[test]
+    fn the_expiry_of_certificates_is_told_until_their_pipeline_is_gone() {
+        let pipeline: IoTPipeline = serde_saphyr::from_str(
+            "{apiVersion: iotpipeline.io/v1alpha1, kind: IoTPipeline, metadata: {name: hall, namespace: plant}, \
+             spec: {routes: []}}",
+        )
+        .expect("a pipeline");
+        let (store, mut writer) = kube::runtime::reflector::store();
+        writer.apply_watcher_event(&Event::Apply(pipeline.clone()));
+        let metrics = Metrics::default();
+        metrics.add_store(store);
+        let until = Timestamp::from_second(1_800_000_000).expect("a time");
+        metrics.certificates("plant", "hall", vec![("broker", until)]);
+        let text = metrics.text();
+        let row = "iotpipeline_operator_certificate_expiry_timestamp_seconds{namespace=\"plant\",\
+                   pipeline=\"hall\",part=\"broker\"} 1800000000\n# EOF\n";
+        assert!(text.ends_with(row), "{text}");
+        writer.apply_watcher_event(&Event::Delete(pipeline));
+        assert!(!metrics.text().contains("plant"));
     }
 }

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::iotpipeline::IoTPipeline;
 use futures::future::try_join_all;
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use kube::api::ListParams;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 
 use crate::cache::{Cache, Cached};
-use crate::credentials::{self, Credentials, NoRandomness};
+use crate::credentials::{self, Credentials, NoCredential};
 use crate::plan::given_secrets;
+use crate::resources::issued::{self, Certificate};
 use crate::resources::names::Names;
 
 /// What is in the cluster, as far as it matters to one pipeline.
@@ -23,6 +25,8 @@ pub struct Observed {
     pub given: BTreeMap<String, Secret>,
     /// The operator's own credentials, kept or new.
     pub credentials: Credentials,
+    /// When that was.
+    pub now: Timestamp,
 }
 
 /// The objects that carry the pipeline's labels.
@@ -42,6 +46,8 @@ pub struct Children {
     pub pods: Vec<Pod>,
     /// Claims of the sets.
     pub claims: Vec<PersistentVolumeClaim>,
+    /// What cert-manager was asked for.
+    pub certificates: Vec<Certificate>,
     /// Secrets of which the API server has just said that there are none.
     pub absent_secrets: BTreeSet<String>,
 }
@@ -67,7 +73,7 @@ pub enum ObserveError {
     },
     /// A credential could not be made.
     #[error(transparent)]
-    Credentials(#[from] NoRandomness),
+    Credentials(#[from] NoCredential),
 }
 
 /// Reads everything that the plan and the status depend on.
@@ -90,9 +96,21 @@ pub async fn observe(
         list::<Pod>(cluster, &names),
         list::<PersistentVolumeClaim>(cluster, &names),
     )?;
-    let absent_secrets = BTreeSet::new();
-    let mut children =
-        Children { stateful_sets, deployments, services, config_maps, secrets, pods, claims, absent_secrets };
+    let certificates = match asks_cert_manager(pipeline, &secrets) {
+        true => certificates(cluster, &names).await?,
+        false => Vec::new(),
+    };
+    let mut children = Children {
+        stateful_sets,
+        deployments,
+        services,
+        config_maps,
+        secrets,
+        pods,
+        claims,
+        certificates,
+        absent_secrets: BTreeSet::new(),
+    };
     cache.trust(&names.namespace, &names.pipeline);
 
     // A Secret that lost its labels still has the password that devices use.
@@ -115,8 +133,27 @@ pub async fn observe(
             given.insert(name, secret);
         }
     }
-    let credentials = credentials::complete(pipeline, &children.secrets)?;
-    Ok(Observed { children, given, credentials })
+    let now = Timestamp::now();
+    let credentials = credentials::complete(pipeline, &children.secrets, now)?;
+    Ok(Observed { children, given, credentials, now })
+}
+
+/// Whether the pipeline names an issuer of cert-manager, or has named one: what that made is still there then.
+fn asks_cert_manager(pipeline: &IoTPipeline, secrets: &[Secret]) -> bool {
+    let is_issued = |secret: &Secret| secret.annotations().contains_key("cert-manager.io/certificate-name");
+    !issued::desired(pipeline).is_empty() || secrets.iter().any(is_issued)
+}
+
+/// None, where cert-manager is not installed.
+async fn certificates(cluster: Cluster<'_>, names: &Names) -> Result<Vec<Certificate>, ObserveError> {
+    match list::<Certificate>(cluster, names).await {
+        Err(ObserveError::List { source, .. }) if is_not_found(&source) => Ok(Vec::new()),
+        found => found,
+    }
+}
+
+fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 /// The API server, and what it is known to have.

@@ -2,27 +2,35 @@
 
 mod external_broker;
 mod given;
+mod parts;
 mod refusal;
 mod requirements;
+mod tls;
 mod volumes;
 
-use api::iotpipeline::{self, IoTPipeline, SecretKey, TopicFilter, retention_seconds};
+use std::collections::BTreeMap;
+
+use api::iotpipeline::{self, IoTPipeline, TopicFilter};
 use api::route::{Route, check_routes};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 
+use crate::certificate::Pair;
 use crate::config::{Config, ImageReference};
-use crate::credentials::Credentials;
+use crate::credentials::Authorities;
 use crate::observe::Observed;
+use crate::resources::issued::{self, Certificate};
 use crate::resources::names::{Component, Names};
 
 pub use external_broker::ExternalBroker;
 use given::Given;
 pub use given::given_secrets;
+use parts::{managed_broker, plan_dashboard, plan_database};
 pub use refusal::Refusal;
 use requirements::resources;
-use volumes::{bridge_volume, volume};
+pub use tls::{ServerTls, expiries, tls_of_parts};
+use volumes::bridge_volume;
 
 /// Everything that the objects are made from. It and its parts hold credentials, so none can be printed.
 pub struct Plan {
@@ -44,6 +52,12 @@ pub struct Plan {
     pub bridge_volume: Volume,
     /// The password of the bridge's own user of a managed broker.
     pub bridge_password: String,
+    /// The pipeline's own authority, if it signs anything.
+    pub authorities: Option<Authorities>,
+    /// When passwords and tokens were made anew, by Secret, as far as they were.
+    pub rotated: BTreeMap<String, String>,
+    /// What cert-manager is asked for.
+    pub certificates: Vec<Certificate>,
     /// Which topics become which points.
     pub routes: Vec<Route>,
 }
@@ -91,7 +105,7 @@ pub struct Volume {
 /// The broker.
 pub enum Broker {
     /// mosquitto.
-    Managed(ManagedBroker),
+    Managed(Box<ManagedBroker>),
     /// Somebody else's.
     External(ExternalBroker),
 }
@@ -106,6 +120,12 @@ pub struct ManagedBroker {
     pub volume: Volume,
     /// How many bytes of payload may wait for a client; 0 for any number.
     pub queue_bytes: u64,
+    /// Its certificate.
+    pub tls: ServerTls,
+    /// Whether it can be reached without TLS too.
+    pub plain: bool,
+    /// The authorities that sign its users' certificates, as PEM, if users have any.
+    pub clients_ca: Option<String>,
     /// Who may connect.
     pub users: Vec<User>,
 }
@@ -114,14 +134,22 @@ pub struct ManagedBroker {
 pub struct User {
     /// The name to connect with.
     pub name: String,
-    /// The password.
-    pub password: String,
-    /// Whether the password is the operator's own, and so kept in a Secret of the pipeline.
-    pub generated: bool,
+    /// How the broker knows that it is this user.
+    pub proof: Proof,
     /// What the user may publish to.
     pub publish: Vec<TopicFilter>,
     /// What the user may subscribe to.
     pub subscribe: Vec<TopicFilter>,
+}
+
+/// How the broker knows that it is this user.
+pub enum Proof {
+    /// A password that the user of the pipeline has given.
+    GivenPassword(String),
+    /// A password of the operator's own, which is kept in a Secret of the pipeline.
+    OwnPassword(String),
+    /// A certificate of the pipeline's authority, which is kept in a Secret too.
+    Certificate(Pair),
 }
 
 /// The database, and what is stored where.
@@ -137,7 +165,7 @@ pub struct Database {
 /// Whose database it is.
 pub enum DatabasePlace {
     /// InfluxDB, run by the operator.
-    Managed(ManagedDatabase),
+    Managed(Box<ManagedDatabase>),
     /// Somebody else's.
     External(ExternalDatabase),
 }
@@ -154,6 +182,8 @@ pub struct ManagedDatabase {
     pub admin_password: String,
     /// The administrator's token.
     pub admin_token: String,
+    /// Its certificate, if it speaks HTTPS.
+    pub tls: Option<ServerTls>,
 }
 
 /// A database that is not the operator's.
@@ -176,6 +206,8 @@ pub enum Dashboard {
         workload: Workload,
         /// The administrator's password.
         password: String,
+        /// Its certificate, if it speaks HTTPS.
+        tls: Option<ServerTls>,
     },
     /// Somebody else's.
     External {
@@ -197,6 +229,42 @@ pub enum GrafanaAccess {
     Basic(String, String),
 }
 
+impl Broker {
+    /// Where it is.
+    pub fn url(&self, names: &Names) -> String {
+        match self {
+            Broker::Managed(_) => names.broker_url(),
+            Broker::External(external) => external.url.clone(),
+        }
+    }
+
+    /// The authorities to check it by, as PEM; the public ones, if none.
+    pub fn ca(&self) -> Option<&str> {
+        match self {
+            Broker::Managed(managed) => managed.tls.ca.as_deref(),
+            Broker::External(external) => external.ca.as_deref(),
+        }
+    }
+}
+
+impl Database {
+    /// Where it is.
+    pub fn url(&self, names: &Names) -> String {
+        match &self.place {
+            DatabasePlace::Managed(managed) => names.database_url(managed.tls.is_some()),
+            DatabasePlace::External(external) => external.url.clone(),
+        }
+    }
+
+    /// The authorities to check it by, as PEM; the public ones, if none.
+    pub fn ca(&self) -> Option<&str> {
+        match &self.place {
+            DatabasePlace::Managed(managed) => managed.tls.as_ref()?.ca.as_deref(),
+            DatabasePlace::External(external) => external.ca.as_deref(),
+        }
+    }
+}
+
 impl Plan {
     /// Decides what is to be.
     ///
@@ -209,16 +277,16 @@ impl Plan {
         let names = Names::of(pipeline);
         let given = Given(&observed.given);
         let broker = match &spec.broker.external {
-            None => Broker::Managed(managed_broker(&spec.broker, &names, observed, config)?),
+            None => Broker::Managed(Box::new(managed_broker(spec, &names, observed, config)?)),
             Some(external) => Broker::External(ExternalBroker::new(external, &given)?),
         };
         let dashboard = match &spec.dashboard {
             None => None,
-            Some(dashboard) => Some(plan_dashboard(dashboard, &given, &observed.credentials, config)?),
+            Some(dashboard) => Some(plan_dashboard(spec, dashboard, &names, observed, config)?),
         };
         Ok(Self {
             broker,
-            database: plan_database(&spec.database, &names, observed, config)?,
+            database: plan_database(spec, &names, observed, config)?,
             dashboard,
             bridge: Workload {
                 image: config.image_of(&config.images.bridge, spec.bridge.image.as_ref()),
@@ -228,6 +296,9 @@ impl Plan {
             max_message_size: spec.bridge.max_message_size,
             bridge_volume: bridge_volume(spec, &names, observed),
             bridge_password: observed.credentials.bridge.clone(),
+            certificates: issued::desired(pipeline),
+            rotated: observed.credentials.rotated.clone(),
+            authorities: observed.credentials.signed.as_ref().map(|signed| signed.authorities.clone()),
             routes: spec.routes.clone(),
             pipeline: Identity { names, owner: owner(pipeline) },
         })
@@ -258,110 +329,6 @@ fn check_topics(spec: &iotpipeline::IoTPipelineSpec) -> Result<(), Refusal> {
         Some((field, topic)) => Err(Refusal::ControlCharacter { field, topic: topic.clone() }),
         None => Ok(()),
     }
-}
-
-fn managed_broker(
-    broker: &iotpipeline::Broker,
-    names: &Names,
-    observed: &Observed,
-    config: &Config,
-) -> Result<ManagedBroker, Refusal> {
-    let given = Given(&observed.given);
-    let mut users = Vec::with_capacity(broker.users.len());
-    for user in &broker.users {
-        let field = format!("broker.users[{}].passwordSecretRef", user.name);
-        let own = given.optional(user.password_secret_ref.as_ref(), &field)?;
-        let generated = own.is_none();
-        let password =
-            own.or_else(|| observed.credentials.users.get(&user.name).cloned()).unwrap_or_default();
-        if password.contains(['\n', '\r', '\0']) || password.len() > 1024 {
-            return Err(Refusal::Password(user.name.clone()));
-        }
-        users.push(User {
-            name: user.name.clone(),
-            password,
-            generated,
-            publish: user.publish.clone(),
-            subscribe: user.subscribe.clone(),
-        });
-    }
-    Ok(ManagedBroker {
-        workload: Workload {
-            image: config.image_of(&config.images.mosquitto, broker.image.as_ref()),
-            resources: resources(broker.resources.as_ref(), ("20m", "32Mi"), "broker.resources")?,
-        },
-        reloader: config.image_of(&config.image, None),
-        volume: volume(broker.storage.as_ref(), "1Gi", &names.of_part(Component::Broker), observed),
-        queue_bytes: requirements::bytes(broker.queue.as_deref(), "broker.queue")?,
-        users,
-    })
-}
-
-fn plan_database(
-    database: &iotpipeline::Database,
-    names: &Names,
-    observed: &Observed,
-    config: &Config,
-) -> Result<Database, Refusal> {
-    let given = Given(&observed.given);
-    let place = match &database.external {
-        None => DatabasePlace::Managed(ManagedDatabase {
-            workload: Workload {
-                image: config.image_of(&config.images.influxdb, database.image.as_ref()),
-                resources: resources(database.resources.as_ref(), ("50m", "128Mi"), "database.resources")?,
-            },
-            volume: volume(database.storage.as_ref(), "5Gi", &names.of_part(Component::Database), observed),
-            retention_seconds: retention_seconds(database.retention.as_deref().unwrap_or("0"))
-                .map_err(Refusal::Retention)?,
-            admin_password: observed.credentials.database.password.clone(),
-            admin_token: observed.credentials.database.token.clone(),
-        }),
-        Some(external) => {
-            let token = given.value(&external.token_secret_ref, "database.external.tokenSecretRef")?;
-            DatabasePlace::External(ExternalDatabase {
-                url: external.url.trim_end_matches('/').to_owned(),
-                read_token: given
-                    .optional(
-                        external.read_token_secret_ref.as_ref(),
-                        "database.external.readTokenSecretRef",
-                    )?
-                    .unwrap_or_else(|| token.clone()),
-                token,
-                ca: given.optional(external.ca_secret_ref.as_ref(), "database.external.caSecretRef")?,
-            })
-        }
-    };
-    Ok(Database { organization: database.organization.clone(), bucket: database.bucket.clone(), place })
-}
-
-fn plan_dashboard(
-    dashboard: &iotpipeline::Dashboard,
-    given: &Given<'_>,
-    credentials: &Credentials,
-    config: &Config,
-) -> Result<Dashboard, Refusal> {
-    let Some(external) = &dashboard.external else {
-        return Ok(Dashboard::Managed {
-            workload: Workload {
-                image: config.image_of(&config.images.grafana, dashboard.image.as_ref()),
-                resources: resources(dashboard.resources.as_ref(), ("20m", "128Mi"), "dashboard.resources")?,
-            },
-            password: credentials.dashboard.clone(),
-        });
-    };
-    let field = "dashboard.external.credentialsSecretRef";
-    let secret = &external.credentials_secret_ref;
-    let token = SecretKey { name: secret.name.clone(), key: "token".into() };
-    let access = match (given.value(&token, field), given.login(Some(secret), field)) {
-        (Ok(token), _) => GrafanaAccess::Token(token),
-        (Err(_), Ok(Some((user, password)))) => GrafanaAccess::Basic(user, password),
-        (Err(refusal), _) => return Err(refusal),
-    };
-    Ok(Dashboard::External {
-        url: external.url.trim_end_matches('/').to_owned(),
-        access,
-        ca: given.optional(external.ca_secret_ref.as_ref(), "dashboard.external.caSecretRef")?,
-    })
 }
 
 fn bridges(replicas: Option<i32>, names: &Names, observed: &Observed) -> Bridges {

@@ -13,6 +13,8 @@ pub const RIGHTS: &[(&str, &str, &[&str])] = &[
     ("", "services", &["get", "list", "watch", "create", "patch", "delete"]),
     ("", "pods", &["list", "watch", "patch"]),
     ("", "persistentvolumeclaims", &["list", "watch", "patch"]),
+    // For pipelines that name an issuer of cert-manager.
+    ("cert-manager.io", "certificates", &["get", "list", "create", "patch", "delete"]),
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
 

@@ -3,12 +3,15 @@
 //! The kubelet replaces the symbolic link `..data` of a mounted Secret in one step. The process and the
 //! sidecar run as one user in one process namespace, so a signal needs no privilege.
 
+mod listening;
+
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
+use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// One look costs two system calls; the kubelet's own delay is longer than this.
@@ -21,8 +24,12 @@ struct Signalled {
     content: OsString,
 }
 
-/// Watches for ever.
-pub fn run(watched: &Path, process: &str) -> ! {
+/// Watches for ever. Answers meanwhile whether the process listens on the port.
+///
+/// # Errors
+/// If it can't answer.
+pub fn run(watched: &Path, process: &str, port: u16) -> anyhow::Result<()> {
+    listening::answer(port).context("listen for probes")?;
     let mut last: Option<Signalled> = None;
     loop {
         step(watched, process, Path::new("/proc"), &mut last);

@@ -6,6 +6,7 @@ pub mod bridge;
 pub mod dashboard;
 pub mod grafana;
 pub mod influxdb;
+pub mod issued;
 pub mod mosquitto;
 pub mod names;
 pub mod password;
@@ -21,11 +22,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ring::digest::{SHA256, digest};
 use ring::hmac;
 
+use crate::credentials::{Authorities, ROTATED};
 use crate::plan::{Broker, Dashboard, DatabasePlace, Identity, Plan};
+use issued::Certificate;
 use names::Component;
 
 /// Every object that a pipeline consists of.
 pub struct Desired {
+    /// The pipeline's own certificate authority, with its key: no pod mounts it.
+    pub authority: Option<Secret>,
+    /// What cert-manager is asked for.
+    pub certificates: Vec<Certificate>,
     /// The broker, unless it is external.
     pub broker: Option<BrokerObjects>,
     /// The database, unless it is external.
@@ -125,13 +132,37 @@ pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
         None => Part::Withheld,
     };
     let dashboard = match (&plan.dashboard, &tokens.dashboard) {
-        (Some(Dashboard::Managed { workload, password }), Some(token)) => {
-            Part::Wanted(grafana::desired(plan, workload, password, token))
+        (Some(Dashboard::Managed { workload, password, tls }), Some(token)) => {
+            Part::Wanted(grafana::desired(plan, workload, password, tls.as_ref(), token))
         }
         (Some(Dashboard::Managed { .. }), None) => Part::Withheld,
         (Some(Dashboard::External { .. }) | None, _) => Part::Unwanted,
     };
-    Desired { broker, database, bridge, dashboard }
+    Desired {
+        authority: plan.authorities.as_ref().map(|own| authority(plan, own)),
+        certificates: plan.certificates.clone(),
+        broker,
+        database,
+        bridge,
+        dashboard,
+    }
+}
+
+/// What a Secret is to remember of when its credentials were made anew.
+fn remembering(plan: &Plan, mut secret: Secret) -> Secret {
+    let rotated = secret.metadata.name.as_ref().and_then(|name| plan.rotated.get(name));
+    secret.metadata.annotations = rotated.map(|when| [(ROTATED.to_owned(), when.clone())].into());
+    secret
+}
+
+fn authority(plan: &Plan, authorities: &Authorities) -> Secret {
+    let Authorities { newest, before } = authorities;
+    let trusted = authorities.trusted();
+    let mut data = vec![("tls.crt", &*newest.certificate), ("tls.key", &*newest.key), ("ca.crt", &*trusted)];
+    if let Some(before) = before {
+        data.extend([("before.crt", &*before.certificate), ("before.key", &*before.key)]);
+    }
+    secret(part_metadata(&plan.pipeline, Component::Authority), "kubernetes.io/tls", &data)
 }
 
 impl<T> Part<T> {

@@ -94,7 +94,12 @@ pub fn of_bridge(status: &BridgeStatus, applied_hash: &str) -> Part {
             );
         }
     }
-    Part::ready("connected to the broker and to the database")
+    match &status.crossing {
+        None => Part::ready("connected to the broker and to the database"),
+        Some(side) if side.ready && side.reason == "Crossed" => Part::ready(&side.message),
+        // It works, and yet somebody should look.
+        Some(side) => Part { ready: side.ready, reason: side.reason.clone(), message: side.message.clone() },
+    }
 }
 
 /// The status to write. It is equal to the one before if nothing changed.
@@ -162,16 +167,14 @@ fn of_parts(parts: &Parts) -> Vec<Row> {
         dashboard.as_ref().map(|part| (PARTS[3], part)),
     ];
     let cause = chain.iter().flatten().find(|(_, part)| !part.ready);
-    let mut rows = match cause {
+    let remarkable = || chain.iter().flatten().find(|(_, part)| part.reason != "Ready");
+    let mut rows = match cause.or_else(remarkable) {
         None => vec![row("Ready", true, "Ready", "messages cross from the broker to the database")],
+        Some((type_, part)) if part.ready => {
+            vec![row("Ready", true, &with_name(type_, &part.reason), &part.message)]
+        }
         Some((type_, part)) => {
-            let name = type_.trim_end_matches("Ready");
-            // "Broker" + "BrokerUnreachable" would say it twice.
-            let reason = if part.reason.starts_with("Broker") || part.reason.starts_with("Database") {
-                part.reason.clone()
-            } else {
-                format!("{name}{}", part.reason)
-            };
+            let reason = with_name(type_, &part.reason);
             vec![
                 row("Ready", false, &reason, &part.message),
                 row("Reconciling", true, &reason, &part.message),
@@ -182,6 +185,14 @@ fn of_parts(parts: &Parts) -> Vec<Row> {
         chain.into_iter().flatten().map(|(type_, part)| row(type_, part.ready, &part.reason, &part.message)),
     );
     rows
+}
+
+/// A part's reason, as one of the whole pipeline.
+fn with_name(type_: &str, reason: &str) -> String {
+    let name = type_.trim_end_matches("Ready");
+    // "Broker" + "BrokerUnreachable" would say it twice.
+    let says_it = reason.starts_with("Broker") || reason.starts_with("Database");
+    if says_it { reason.to_owned() } else { format!("{name}{reason}") }
 }
 
 fn row(type_: &'static str, state: bool, reason: &str, message: &str) -> Row {

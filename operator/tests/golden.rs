@@ -51,8 +51,9 @@ fn golden() -> PathBuf {
 
 /// In the order of the apply; Secrets with their text, which is what a reviewer must see.
 fn render(desired: &Desired) -> String {
-    let Desired { broker, database, bridge, dashboard } = desired;
-    let mut documents = Vec::new();
+    let Desired { authority, certificates, broker, database, bridge, dashboard } = desired;
+    let mut documents: Vec<String> =
+        authority.iter().map(document).chain(certificates.iter().map(document)).collect();
     if let Some(BrokerObjects { user_secrets, secret, service, stateful_set, live_hash: _ }) = broker {
         documents.extend(user_secrets.iter().map(document));
         documents.extend([document(secret), document(service), document(stateful_set)]);

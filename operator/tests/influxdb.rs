@@ -82,7 +82,9 @@ async fn answer(
         ("POST", "/api/v2/authorizations") => {
             fake.made += 1;
             let (id, token) = (format!("a{}", fake.made), format!("token-{}", fake.made));
-            fake.authorizations.push((id.clone(), body, token.clone()));
+            let mut made = body;
+            made["createdAt"] = NOW.into();
+            fake.authorizations.push((id.clone(), made, token.clone()));
             (StatusCode::CREATED, Json(json!({"id": id, "token": token}))).into_response()
         }
         ("DELETE", path) if path.starts_with("/api/v2/authorizations/") => {
@@ -117,8 +119,12 @@ fn wanted(known: Tokens) -> Wanted<'static> {
         retention_seconds: 3600,
         has_dashboard: true,
         known,
+        rotated: Tokens::default(),
+        now: NOW.parse().expect("a time"),
     }
 }
+
+const NOW: &str = "2026-01-01T00:00:00Z";
 
 async fn set_up(url: &str, known: Tokens) -> SetUp {
     database(url, "admin").set_up(&wanted(known)).await.expect("the database is set up")
@@ -194,5 +200,38 @@ async fn what_went_wrong_is_told_without_the_token() {
     assert_eq!(gone.reason(), "Unreachable");
     for error in [refused, gone] {
         assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_replaced_holds_for_ten_minutes_more() {
+    for tells in [true, false] {
+        let (fake, url) = start(Fake { tells, ..Fake::default() }).await;
+        let first = set_up(&url, Tokens::default()).await.tokens;
+        let rotated = |known: Tokens, now: &str| Wanted {
+            rotated: Tokens { bridge: Some("2026-01-01T00:00:00Z spring".into()), dashboard: None },
+            now: now.parse().expect("a time"),
+            ..wanted(known)
+        };
+        let turn = async |known, now| {
+            database(&url, "admin").set_up(&rotated(known, now)).await.expect("the database is set up")
+        };
+        let second = turn(first.clone(), NOW).await;
+        assert_eq!(second.changes, ["created a token"]);
+        assert_ne!(second.tokens.bridge, first.bridge);
+        assert_eq!(second.tokens.dashboard, first.dashboard);
+        let third = turn(second.tokens.clone(), "2026-01-01T00:09:59Z").await;
+        assert!(third.changes.is_empty() && third.tokens == second.tokens, "{:?}", third.changes);
+        let last = turn(second.tokens.clone(), "2026-01-01T00:10:00Z").await;
+        assert_eq!(last.changes, ["revoked a token that was replaced"]);
+        assert!(last.tokens == second.tokens);
+        let left: Vec<Option<String>> = fake
+            .lock()
+            .expect("nobody panicked")
+            .authorizations
+            .iter()
+            .map(|one| Some(one.2.clone()))
+            .collect();
+        assert_eq!(left, [first.dashboard, second.tokens.bridge]);
     }
 }

@@ -86,6 +86,43 @@ fn a_client_certificate_stands_alone_but_half_a_login_does_not() {
     assert!(nothing.to_string().starts_with("the Secret s has no key username"), "{nothing}");
 }
 
+fn given_certificate(now: &str, from: &str, to: &str) -> Option<Refusal> {
+    let text = include_str!("golden/given-certificates/pipeline.yaml");
+    assert!(text.contains(from));
+    let mut case = Case::parse(&text.replace(from, to));
+    case.observed.now = now.parse().expect("a time");
+    Plan::new(&case.pipeline, &case.observed, &config()).err()
+}
+
+#[test]
+fn a_certificate_that_clients_would_refuse_is_refused_with_what_to_do() {
+    let (good, unchanged) = ("2030-01-01T00:00:00Z", ("works", "works"));
+    assert!(given_certificate(good, unchanged.0, unchanged.1).is_none());
+    let expired =
+        given_certificate("2127-01-01T00:00:00Z", unchanged.0, unchanged.1).expect("it has expired");
+    assert_eq!(expired.reason(), "CertificateExpired");
+    assert_eq!(
+        expired.to_string(),
+        "the Secret works-certificate: the certificate in tls.crt has expired, on 2126-10-31T03:50:49Z: replace it \
+         (broker.tls names it)"
+    );
+    let other = given_certificate(good, "metadata: {name: works}", "metadata: {name: other}");
+    let other = other.expect("it is for other hosts");
+    assert_eq!(other.reason(), "CertificateInvalid");
+    assert!(other.to_string().contains("is not for other-broker.test.svc"), "{other}");
+    let missing = given_certificate(good, "tls.key:", "key:").expect("there is no key");
+    assert_eq!(missing.reason(), "SecretIncomplete");
+    let foreign = given_certificate(good, "ca.crt:", "ca.old:");
+    assert!(foreign.is_none(), "without ca.crt clients ask public authorities, which can't be asked here");
+}
+
+#[test]
+fn a_certificate_that_is_not_issued_yet_is_waited_for() {
+    let refusal = refusal(&format!("{{broker: {{tls: {{issuerRef: {{name: plant}}}}}}, {ROUTES}}}"));
+    assert_eq!(refusal.reason(), "WaitingForCertificate");
+    assert!(refusal.to_string().contains("has not made the Secret lab-broker-tls yet"), "{refusal}");
+}
+
 #[test]
 fn a_password_with_a_line_break_is_refused() {
     let spec =

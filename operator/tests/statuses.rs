@@ -56,6 +56,10 @@ fn ready_is_the_whole_chain_and_names_the_first_part_that_is_not() {
             "Ready=False/DatabaseNotAuthorized Reconciling=True/DatabaseNotAuthorized BrokerReady=True/Ready DatabaseReady=True/Ready BridgeReady=False/DatabaseNotAuthorized DashboardReady=True/Ready",
         ),
         (
+            Parts { bridge: Part { reason: "Behind".into(), ..parts().bridge }, dashboard: None, ..parts() },
+            "Ready=True/BridgeBehind BrokerReady=True/Ready DatabaseReady=True/Ready BridgeReady=True/Behind",
+        ),
+        (
             Parts { dashboard: Some(broken("Starting")), ..parts() },
             "Ready=False/DashboardStarting Reconciling=True/DashboardStarting BrokerReady=True/Ready DatabaseReady=True/Ready BridgeReady=True/Ready DashboardReady=False/Starting",
         ),
@@ -103,11 +107,19 @@ fn the_bridge_is_ready_with_both_sides_and_the_newest_configuration() {
         left: false,
         broker: side(broker),
         database: side(database),
+        crossing: None,
     };
     assert!(of_bridge(&said("new", true, true), "new").ready);
     assert_eq!(of_bridge(&said("old", true, true), "new").reason, "ConfigurationPending");
     assert_eq!(of_bridge(&said("new", false, true), "new").reason, "BrokerNotAuthorized");
     assert_eq!(of_bridge(&said("new", true, false), "new").reason, "DatabaseNotAuthorized");
+    let crossing = |ready: bool, reason: &str| {
+        let crossing = Side { ready, reason: reason.into(), message: "how".into() };
+        of_bridge(&BridgeStatus { crossing: Some(crossing), ..said("new", true, true) }, "new")
+    };
+    assert_eq!(crossing(true, "Crossed"), Part::ready("how"));
+    assert_eq!(crossing(true, "Behind"), Part { reason: "Behind".into(), ..Part::ready("how") });
+    assert_eq!(crossing(false, "NotCrossing"), Part::not_ready("NotCrossing", "how"));
     let refused = BridgeStatus { config_error: Some("no".into()), ..said("old", true, true) };
     assert_eq!(of_bridge(&refused, "new").reason, "ConfigurationRefused");
 }

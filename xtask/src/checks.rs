@@ -96,7 +96,8 @@ fn loopback(context: &mut Context, log: &Log) -> Result<Outcome> {
 fn control_plane(context: &mut Context, log: &Log) -> Result<Outcome> {
     let mut command = cargo(&context.paths);
     command.args(["test", "--workspace", "--features", "iotpipeline-e2e/control_plane"]);
-    command.args(["--test", "control_plane", "--no-fail-fast"]);
+    // What must happen within seconds is not disturbed by the others.
+    command.args(["--test", "control_plane", "--no-fail-fast", "--", "--test-threads", "1"]);
     environment(context, &mut command)?;
     go::tell_control_plane(&context.paths, &mut command)?;
     tests(context, &mut command, log)

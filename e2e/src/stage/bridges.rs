@@ -35,7 +35,7 @@ impl Bridges {
         let config_hash = lock(&self.hashes).get(&set)?.clone();
         let side = |message: &str| Side { ready: true, reason: "Connected".into(), message: message.into() };
         let (broker, database) = (side("a fake of the broker"), side("a fake of the database"));
-        Some(BridgeStatus { config_hash, config_error: None, left: false, broker, database })
+        Some(BridgeStatus { config_hash, config_error: None, left: false, broker, database, crossing: None })
     }
 }
 

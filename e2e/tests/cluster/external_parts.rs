@@ -26,8 +26,8 @@ spec:
     users:
     - {name: sensor, publish: [edge/#]}
     - {name: edge, subscribe: [edge/#], publish: [iotpipeline/edge/dead-letter/#]}
-  database: {organization: lab, bucket: mesure}
-  dashboard: {}
+  database: {organization: lab, bucket: mesure, tls: {}}
+  dashboard: {tls: {}}
   routes:
   - {name: own, topic: own/+, payload: {float: {}}}
 ";
@@ -41,18 +41,21 @@ metadata: {{name: edge}}
 spec:
   broker:
     external:
-      url: mqtt://central-broker.{namespace}.svc:1883
+      url: mqtts://central-broker.{namespace}.svc:8883
       credentialsSecretRef: {{name: edge-broker-login}}
+      caSecretRef: {{name: central-broker, key: ca.crt}}
   database:
     organization: lab
     bucket: mesure
     external:
-      url: http://central-database.{namespace}.svc:8086
+      url: https://central-database.{namespace}.svc:8086
       tokenSecretRef: {{name: central-database, key: token}}
+      caSecretRef: {{name: central-database, key: ca.crt}}
   dashboard:
     external:
-      url: http://central-dashboard.{namespace}.svc:3000
+      url: https://central-dashboard.{namespace}.svc:3000
       credentialsSecretRef: {{name: edge-dashboard-login}}
+      caSecretRef: {{name: central-dashboard, key: ca.crt}}
   routes:
   - {{name: rooms, topic: 'edge/{{room}}', payload: {{float: {{field: celsius}}}}}}
 "

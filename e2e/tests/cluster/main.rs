@@ -5,6 +5,7 @@
 //! rumqttc's, points are read back by the influxdb2 crate.
 
 mod api_refusals;
+mod certificates;
 mod deletion;
 mod drift;
 mod external_parts;
@@ -15,7 +16,9 @@ mod live_route;
 mod live_user;
 mod refused_clients;
 mod replicas;
+mod rotation;
 mod silence;
+mod uninstall;
 
 use std::time::Duration;
 

@@ -4,5 +4,7 @@
 //! show what the operator asks and writes, and not that messages flow.
 
 mod failover;
+mod faults;
+mod outage;
 mod plane;
 mod silence;

@@ -6,6 +6,7 @@
 mod best_effort;
 mod boundary;
 mod broker;
+mod canary;
 mod dashboard;
 mod dead_letters;
 mod faults;
@@ -15,6 +16,7 @@ mod outages;
 mod reload;
 mod replicas;
 mod shutdown;
+mod version;
 
 use std::time::Duration;
 

@@ -58,8 +58,11 @@ async fn managed(
         let part = Part::not_ready("Creating", "storing the administrator's credentials");
         return Access { tokens: known, part };
     }
-    let influxdb =
-        InfluxDb::new(context.http.clone(), &plan.pipeline.names.database_url(), &database.admin_token);
+    let http = match client(context, plan) {
+        Ok(http) => http,
+        Err(part) => return Access { tokens: known, part },
+    };
+    let influxdb = InfluxDb::new(http, &plan.database.url(&plan.pipeline.names), &database.admin_token);
     let wanted = Wanted {
         admin_password: &database.admin_password,
         organization: &plan.database.organization,
@@ -67,6 +70,11 @@ async fn managed(
         retention_seconds: database.retention_seconds,
         has_dashboard: plan.dashboard.is_some(),
         known: known.clone(),
+        rotated: Tokens {
+            bridge: plan.rotated.get(&plan.pipeline.names.of_part(Component::Bridge)).cloned(),
+            dashboard: plan.rotated.get(&plan.pipeline.names.of_part(Component::Dashboard)).cloned(),
+        },
+        now: observed.now,
     };
     match influxdb.set_up(&wanted).await {
         Ok(set_up) => {
@@ -87,13 +95,19 @@ async fn managed(
     }
 }
 
+/// A client that trusts whom the database's clients are to trust.
+fn client(context: &Context, plan: &Plan) -> Result<reqwest::Client, Part> {
+    match plan.database.ca() {
+        None => Ok(context.http.clone()),
+        Some(ca) => http::client(Some(ca), &context.fence)
+            .map_err(|error| Part::not_ready("InvalidAuthority", error.to_string())),
+    }
+}
+
 async fn external(context: &Context, plan: &Plan, database: &ExternalDatabase) -> Part {
-    let http = match &database.ca {
-        None => context.http.clone(),
-        Some(ca) => match http::client(Some(ca), &context.fence) {
-            Ok(http) => http,
-            Err(error) => return Part::not_ready("InvalidAuthority", error.to_string()),
-        },
+    let http = match client(context, plan) {
+        Ok(http) => http,
+        Err(part) => return part,
     };
     let influxdb = InfluxDb::new(http, &database.url, &database.token);
     match influxdb.check_write(&plan.database.organization, &plan.database.bucket).await {

@@ -53,33 +53,28 @@ pub(super) fn facts(
     dashboard: Option<Part>,
 ) -> Facts {
     let names = &plan.pipeline.names;
-    let (mut broker, broker_url) = match &plan.broker {
-        Broker::Managed(_) => {
-            (workload::of_stateful_set(Component::Broker, applied.broker.as_ref(), pods), names.broker_url())
-        }
+    let mut broker = match &plan.broker {
+        Broker::Managed(_) => workload::of_stateful_set(Component::Broker, applied.broker.as_ref(), pods),
         // Only the bridge knows how it is.
-        Broker::External(external) if bridge.reason.starts_with("Broker") => {
-            (bridge.clone(), external.url.clone())
-        }
-        Broker::External(external) => (Part::ready("see BridgeReady"), external.url.clone()),
+        Broker::External(_) if bridge.reason.starts_with("Broker") => bridge.clone(),
+        Broker::External(_) => Part::ready("see BridgeReady"),
     };
-    let (mut database_part, database_url) = match &plan.database.place {
-        DatabasePlace::Managed(_) => (
+    let mut database_part = match &plan.database.place {
+        DatabasePlace::Managed(_) => {
             workload::of_stateful_set(Component::Database, applied.database.as_ref(), pods)
-                .and(|| database.part),
-            names.database_url(),
-        ),
-        DatabasePlace::External(external) => (database.part, external.url.clone()),
+                .and(|| database.part)
+        }
+        DatabasePlace::External(_) => database.part,
     };
     for (component, why) in applied.not_grown {
         match component {
             Component::Broker => broker.message = format!("{}; {why}", broker.message),
             Component::Database => database_part.message = format!("{}; {why}", database_part.message),
-            Component::Bridge | Component::Dashboard => {}
+            Component::Bridge | Component::Dashboard | Component::Authority => {}
         }
     }
     let dashboard_url = plan.dashboard.as_ref().map(|dashboard| match dashboard {
-        Dashboard::Managed { .. } => names.dashboard_url(),
+        Dashboard::Managed { tls, .. } => names.dashboard_url(tls.is_some()),
         Dashboard::External { url, .. } => url.clone(),
     });
     Facts::Applied(Box::new(Parts {
@@ -88,8 +83,8 @@ pub(super) fn facts(
         bridge,
         dashboard,
         endpoints: Endpoints {
-            broker: Some(broker_url),
-            database: Some(database_url),
+            broker: Some(plan.broker.url(names)),
+            database: Some(plan.database.url(names)),
             dashboard: dashboard_url,
         },
     }))

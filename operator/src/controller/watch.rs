@@ -15,7 +15,7 @@ use kube::api::{ObjectMeta, PartialObjectMeta, PartialObjectMetaExt};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
-use kube::runtime::{PredicateConfig, predicates};
+use kube::runtime::{Predicate, PredicateConfig, predicates};
 use kube::runtime::{WatchStreamExt, reflector as reflect};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -50,7 +50,7 @@ pub(super) struct Watches {
 type Watched<K> = Result<K, watcher::Error>;
 
 impl Watches {
-    /// The pipelines themselves: a pass for every change of a spec, none for a change of a status.
+    /// The pipelines themselves: a pass for every change of a spec or an annotation, none for one of a status.
     pub(super) fn pipelines(
         &self,
     ) -> (Store<IoTPipeline>, impl Stream<Item = Watched<IoTPipeline>> + Send + 'static) {
@@ -60,10 +60,10 @@ impl Watches {
             stream::repeat_with(move || watcher(api.clone(), config()).take_until(Box::pin(sleep(relist))))
                 .flatten()
                 .modify(|pipeline| pipeline.metadata.managed_fields = None);
-        let objects = reflect(writer, watched)
-            .applied_objects()
-            .backoff(Pauses::default())
-            .predicate_filter(predicates::generation, PredicateConfig::default());
+        let objects = reflect(writer, watched).applied_objects().backoff(Pauses::default()).predicate_filter(
+            predicates::generation.combine(predicates::annotations),
+            PredicateConfig::default(),
+        );
         (store, self.without_errors(objects))
     }
 

@@ -1,12 +1,30 @@
 //! InfluxDB's answers, as far as they matter.
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
 /// What a token is for.
-#[derive(Clone, Copy)]
 pub(super) struct Right {
-    pub(super) description: &'static str,
+    purpose: &'static str,
+    /// The purpose, and when the token was made anew, if it was.
+    pub(super) description: String,
     pub(super) action: &'static str,
+}
+
+impl Right {
+    pub(super) fn new(purpose: &'static str, action: &'static str, rotated: Option<&str>) -> Self {
+        let description = rotated.map_or_else(|| purpose.into(), |when| format!("{purpose}, since {when}"));
+        Self { purpose, description, action }
+    }
+
+    pub(super) fn is_purpose_of(&self, authorization: &Authorization) -> bool {
+        let rest = authorization.description.strip_prefix(self.purpose);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(", since "))
+    }
+
+    pub(super) fn replaces(&self, authorization: &Authorization) -> bool {
+        self.is_purpose_of(authorization) && authorization.description != self.description
+    }
 }
 
 #[derive(Deserialize)]
@@ -47,6 +65,7 @@ pub(super) struct Authorizations {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Authorization {
     pub(super) id: String,
     #[serde(default)]
@@ -55,6 +74,8 @@ pub(super) struct Authorization {
     pub(super) status: String,
     #[serde(default)]
     pub(super) description: String,
+    #[serde(default)]
+    created_at: String,
     #[serde(default)]
     pub(super) permissions: Vec<Permission>,
 }
@@ -74,7 +95,12 @@ pub(super) struct Resource {
 }
 
 impl Authorization {
-    pub(super) fn is_for(&self, right: Right, bucket: &str) -> bool {
+    /// When it was made; long ago, if the database doesn't tell.
+    pub(super) fn made(&self) -> Timestamp {
+        self.created_at.parse().unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    pub(super) fn is_for(&self, right: &Right, bucket: &str) -> bool {
         let [permission] = self.permissions.as_slice() else { return false };
         self.description == right.description
             && self.status == "active"

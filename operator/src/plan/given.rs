@@ -6,6 +6,8 @@ use api::iotpipeline::{IoTPipeline, SecretKey, SecretName};
 use k8s_openapi::api::core::v1::Secret;
 
 use super::Refusal;
+use super::tls::{secret_of, tls_of_parts};
+use crate::resources::names::Names;
 
 /// The names of the Secrets that a spec refers to.
 pub fn given_secrets(pipeline: &IoTPipeline) -> Vec<String> {
@@ -27,9 +29,13 @@ pub fn given_secrets(pipeline: &IoTPipeline) -> Vec<String> {
         names.push(&external.credentials_secret_ref.name);
         names.extend(external.ca_secret_ref.as_ref().map(|key| key.name.as_str()));
     }
+    let mut names: Vec<String> = names.into_iter().map(Into::into).collect();
+    let own = Names::of(pipeline);
+    let certificates = tls_of_parts(spec);
+    names.extend(certificates.iter().filter_map(|(part, tls)| Some(secret_of(*part, tls, &own)?.name)));
     names.sort_unstable();
     names.dedup();
-    names.into_iter().map(Into::into).collect()
+    names
 }
 
 /// The Secrets that the spec refers to, as far as they exist.
@@ -61,6 +67,12 @@ impl Given<'_> {
 
     pub(super) fn optional(&self, key: Option<&SecretKey>, field: &str) -> Result<Option<String>, Refusal> {
         key.map(|key| self.value(key, field)).transpose()
+    }
+
+    /// A certificate and its key.
+    pub(super) fn pair(&self, secret: &SecretName, field: &str) -> Result<(String, String), Refusal> {
+        let key = |key: &str| SecretKey { name: secret.name.clone(), key: key.into() };
+        Ok((self.value(&key("tls.crt"), field)?, self.value(&key("tls.key"), field)?))
     }
 
     pub(super) fn login(

@@ -2,6 +2,8 @@
 
 use api::route::RouteError;
 
+use crate::certificate::CertificateError;
+
 /// Why a pipeline can't be carried out as it is. What exists stays as it is.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
@@ -63,6 +65,24 @@ pub enum Refusal {
         /// The broker's address.
         url: String,
     },
+    /// A certificate that clients would refuse.
+    #[error("the Secret {name}: {source} ({field} names it)")]
+    Certificate {
+        /// The Secret's name.
+        name: String,
+        /// The field that names it.
+        field: String,
+        /// What is the matter.
+        source: CertificateError,
+    },
+    /// A certificate that the operator was to make and didn't; a fault of the operator.
+    #[error("the pipeline's own authority has signed no certificate for this: look into the operator's log")]
+    NoCertificate,
+    /// A certificate that cert-manager has not made yet.
+    #[error(
+        "cert-manager has not made the Secret {0} yet: if it stays so, the Certificate of that name says why"
+    )]
+    NotIssued(String),
     /// Resources that Kubernetes would not take.
     #[error("{field}: {quantity:?} is no quantity: write a number with a unit, such as 100m or 128Mi")]
     Quantity {
@@ -90,6 +110,9 @@ impl Refusal {
         match self {
             Refusal::NoSecret { .. } => "SecretNotFound",
             Refusal::NoKey { .. } | Refusal::HalfCertificate { .. } => "SecretIncomplete",
+            Refusal::Certificate { source: CertificateError::Expired(_), .. } => "CertificateExpired",
+            Refusal::NotIssued(_) => "WaitingForCertificate",
+            Refusal::Certificate { .. } | Refusal::NoCertificate => "CertificateInvalid",
             Refusal::Routes(_)
             | Refusal::Retention(_)
             | Refusal::Quantity { .. }

@@ -7,13 +7,17 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, ContainerPort};
 
 use super::mosquitto::BRIDGE_USER;
 use super::names::{Component, POD_INDEX};
-use super::pod::{self, Pod};
-use super::{BridgeObjects, hash, keyed_hash, part_metadata, secret};
+use super::pod::{self, Pod, ProbePort};
+use super::{BridgeObjects, hash, keyed_hash, part_metadata, remembering, secret};
 use crate::plan::{Broker, Database, DatabasePlace, Identity, Plan};
 
 const USER: i64 = 65532;
 
 const CREDENTIALS: &str = "/etc/iotpipeline-credentials";
+
+const BROKER_CA: &str = "broker-ca.crt";
+
+const DATABASE_CA: &str = "database-ca.crt";
 
 /// The bridge's objects.
 pub fn desired(plan: &Plan, token: &str) -> BridgeObjects {
@@ -29,7 +33,7 @@ pub fn desired(plan: &Plan, token: &str) -> BridgeObjects {
     BridgeObjects {
         live_hash: hash(&[config.as_bytes()]),
         mounted_hash: keyed_hash(secret_key(plan, &data), &files),
-        secret: secret(part_metadata(pipeline, Component::Bridge), "Opaque", &data),
+        secret: remembering(plan, secret(part_metadata(pipeline, Component::Bridge), "Opaque", &data)),
         config_map: ConfigMap {
             metadata: part_metadata(pipeline, Component::Bridge),
             data: Some([("bridge.yaml".to_owned(), config)].into()),
@@ -56,7 +60,7 @@ pub fn of_size(bridges: u32, mut set: StatefulSet) -> StatefulSet {
 
 /// A headless service reaches the bridge while it isn't ready, so that it can say why.
 fn service(pipeline: &Identity) -> k8s_openapi::api::core::v1::Service {
-    let mut service = pod::service(pipeline, Component::Bridge, "http", 9090);
+    let mut service = pod::service(pipeline, Component::Bridge, &[("http", 9090)]);
     if let Some(spec) = &mut service.spec {
         spec.cluster_ip = Some("None".into());
         spec.publish_not_ready_addresses = Some(true);
@@ -66,8 +70,10 @@ fn service(pipeline: &Identity) -> k8s_openapi::api::core::v1::Service {
 
 fn pod(plan: &Plan, credentials: &[(&str, &str)]) -> Pod {
     let pipeline = &plan.pipeline;
-    // The token is reread with every write. A change of the rest restarts the bridge, which loses nothing.
-    let others = credentials.iter().filter(|(key, _)| *key != "token");
+    // The token is reread with every write, an authority with every connection. A change of the rest restarts the
+    // bridge, which loses nothing.
+    let is_reread = |key: &str| ["token", BROKER_CA, DATABASE_CA].contains(&key);
+    let others = credentials.iter().filter(|(key, _)| !is_reread(key));
     let restart: Vec<&[u8]> = others.flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]).collect();
     Pod {
         component: Component::Bridge,
@@ -110,8 +116,8 @@ fn bridge(plan: &Plan) -> Container {
             pod::read_only("credentials", CREDENTIALS),
             pod::mount("state", "/var/lib/iotpipeline"),
         ]),
-        readiness_probe: Some(pod::http_probe("/readyz", "http", 2, 2)),
-        liveness_probe: Some(pod::http_probe("/livez", "http", 10, 6)),
+        readiness_probe: Some(pod::http_probe("/readyz", ProbePort::Named("http"), 1, 1)),
+        liveness_probe: Some(pod::http_probe("/livez", ProbePort::Named("http"), 10, 6)),
         ..pod::container("bridge", &plan.bridge.image)
     }
 }
@@ -133,12 +139,10 @@ fn credentials(plan: &Plan, token: &str) -> Vec<(&'static str, String)> {
                 files.push(("broker-client.crt", certificate.clone()));
                 files.push(("broker-client.key", key.clone()));
             }
-            files.extend(external.ca.clone().map(|ca| ("broker-ca.crt", ca)));
         }
     }
-    if let DatabasePlace::External(external) = &plan.database.place {
-        files.extend(external.ca.clone().map(|ca| ("database-ca.crt", ca)));
-    }
+    files.extend(plan.broker.ca().map(|ca| (BROKER_CA, ca.to_owned())));
+    files.extend(plan.database.ca().map(|ca| (DATABASE_CA, ca.to_owned())));
     files
 }
 
@@ -146,21 +150,20 @@ fn credentials(plan: &Plan, token: &str) -> Vec<(&'static str, String)> {
 pub fn config(plan: &Plan) -> BridgeConfig {
     let names = &plan.pipeline.names;
     let file = |name: &str| format!("{CREDENTIALS}/{name}");
-    let (url, external) = match &plan.broker {
-        Broker::Managed(_) => (names.broker_url(), None),
-        Broker::External(external) => (external.url.clone(), Some(external)),
+    let external = match &plan.broker {
+        Broker::Managed(_) => None,
+        Broker::External(external) => Some(external),
     };
     let login = external.is_none_or(|external| external.login.is_some());
     let certificate = external.is_some_and(|external| external.certificate.is_some());
-    let ca = external.is_some_and(|external| external.ca.is_some());
     BridgeConfig {
         pipeline: names.pipeline.clone(),
         mqtt: MqttConfig {
-            url,
+            url: plan.broker.url(names),
             client_id: names.unique(),
             username_file: login.then(|| file("username")),
             password_file: login.then(|| file("password")),
-            ca_file: ca.then(|| file("broker-ca.crt")),
+            ca_file: plan.broker.ca().map(|_| file(BROKER_CA)),
             certificate_file: certificate.then(|| file("broker-client.crt")),
             key_file: certificate.then(|| file("broker-client.key")),
             receive_maximum: 10_000,
@@ -174,21 +177,20 @@ pub fn config(plan: &Plan) -> BridgeConfig {
             .shared
             .then(|| Sharing { group: names.unique(), members: plan.bridges.members }),
         max_message_size: plan.max_message_size,
+        // What others own is not written to without a message of theirs.
+        canary: matches!(plan.broker, Broker::Managed(_))
+            && matches!(plan.database.place, DatabasePlace::Managed(_)),
         routes: plan.routes.clone(),
     }
 }
 
 fn database(plan: &Plan, database: &Database, file: impl Fn(&str) -> String) -> DatabaseConfig {
-    let (url, ca) = match &database.place {
-        DatabasePlace::Managed(_) => (plan.pipeline.names.database_url(), false),
-        DatabasePlace::External(external) => (external.url.clone(), external.ca.is_some()),
-    };
     DatabaseConfig {
-        url,
+        url: database.url(&plan.pipeline.names),
         organization: database.organization.clone(),
         bucket: database.bucket.clone(),
         token_file: file("token"),
-        ca_file: ca.then(|| file("database-ca.crt")),
+        ca_file: database.ca().map(|_| file(DATABASE_CA)),
     }
 }
 

@@ -1,14 +1,15 @@
 //! The dashboard: Grafana, with its data source and its dashboard from files.
 
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, ContainerPort, EnvVar};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 
 use super::names::Component;
-use super::pod::{self, Pod};
-use super::{DashboardObjects, dashboard, hash, keyed_hash, part_metadata, secret};
-use crate::plan::{DatabasePlace, Plan, Workload};
+use super::pod::{self, Pod, ProbePort};
+use super::{DashboardObjects, dashboard, hash, keyed_hash, part_metadata, remembering, secret};
+use crate::plan::{Plan, ServerTls, Workload};
 
 /// The user of the public image; any image works with it.
 const USER: i64 = 472;
@@ -19,7 +20,13 @@ const ADMIN: &str = "admin";
 const DATA_SOURCE: &str = "influxdb";
 
 /// The dashboard's objects.
-pub fn desired(plan: &Plan, workload: &Workload, password: &str, token: &str) -> DashboardObjects {
+pub fn desired(
+    plan: &Plan,
+    workload: &Workload,
+    password: &str,
+    tls: Option<&ServerTls>,
+    token: &str,
+) -> DashboardObjects {
     let pipeline = &plan.pipeline;
     let names = &pipeline.names;
     let data_source = data_source(plan);
@@ -27,11 +34,17 @@ pub fn desired(plan: &Plan, workload: &Workload, password: &str, token: &str) ->
     // Grafana reads the data source, its token and the password at its start only.
     let restart_hash =
         keyed_hash(token.as_bytes(), &[data_source.as_bytes(), PROVIDER.as_bytes(), password.as_bytes()]);
+    let mut data = vec![("username", ADMIN), ("password", password), ("token", token)];
+    data.extend(tls.into_iter().flat_map(ServerTls::files));
+    let mut mounted = vec!["password", "token"];
+    mounted.extend(tls.into_iter().flat_map(|_| ["tls.crt", "tls.key"]));
+    let certificate = tls.map_or("", |tls| &tls.pair.certificate);
+    let port_name = if tls.is_some() { "https" } else { "http" };
     let pod = Pod {
         component: Component::Dashboard,
         user: USER,
         images: vec![workload.image.clone()],
-        containers: vec![grafana(workload)],
+        containers: vec![grafana(workload, tls.is_some())],
         volumes: vec![
             pod::config_volume(
                 "provisioning",
@@ -42,7 +55,7 @@ pub fn desired(plan: &Plan, workload: &Workload, password: &str, token: &str) ->
                 ],
             ),
             pod::config_volume("dashboards", names.of_part(Component::Dashboard), &["dashboard.json"]),
-            pod::secret_volume("secrets", names.of_part(Component::Dashboard), &["password", "token"]),
+            pod::secret_volume("secrets", names.of_part(Component::Dashboard), &mounted),
             pod::empty_dir("data"),
             pod::empty_dir("tmp"),
         ],
@@ -51,12 +64,8 @@ pub fn desired(plan: &Plan, workload: &Workload, password: &str, token: &str) ->
         grace_seconds: 30,
     };
     DashboardObjects {
-        live_hash: hash(&[dashboard.as_bytes()]),
-        secret: secret(
-            part_metadata(pipeline, Component::Dashboard),
-            "Opaque",
-            &[("username", ADMIN), ("password", password), ("token", token)],
-        ),
+        live_hash: hash(&[dashboard.as_bytes(), certificate.as_bytes()]),
+        secret: remembering(plan, secret(part_metadata(pipeline, Component::Dashboard), "Opaque", &data)),
         config_map: ConfigMap {
             metadata: part_metadata(pipeline, Component::Dashboard),
             data: Some(
@@ -71,7 +80,7 @@ pub fn desired(plan: &Plan, workload: &Workload, password: &str, token: &str) ->
             ),
             ..ConfigMap::default()
         },
-        service: pod::service(pipeline, Component::Dashboard, "http", 3000),
+        service: pod::service(pipeline, Component::Dashboard, &[(port_name, 3000)]),
         deployment: Deployment {
             metadata: part_metadata(pipeline, Component::Dashboard),
             spec: DeploymentSpec {
@@ -81,7 +90,14 @@ pub fn desired(plan: &Plan, workload: &Workload, password: &str, token: &str) ->
                     match_labels: Some(names.selector(Component::Dashboard)),
                     ..LabelSelector::default()
                 },
-                strategy: Some(DeploymentStrategy { type_: Some("Recreate".into()), rolling_update: None }),
+                // It keeps nothing, so the next is there before it goes.
+                strategy: Some(DeploymentStrategy {
+                    type_: Some("RollingUpdate".into()),
+                    rolling_update: Some(RollingUpdateDeployment {
+                        max_surge: Some(IntOrString::Int(1)),
+                        max_unavailable: Some(IntOrString::Int(0)),
+                    }),
+                }),
                 template: pod::template(pipeline, pod),
                 ..DeploymentSpec::default()
             },
@@ -96,19 +112,11 @@ const PROVIDER: &str = include_str!("files/provider.yaml");
 /// within a text; only the token must stand as a block value.
 fn data_source(plan: &Plan) -> String {
     let names = &plan.pipeline.names;
-    let url = match &plan.database.place {
-        DatabasePlace::Managed(_) => names.database_url(),
-        DatabasePlace::External(external) => external.url.clone(),
-    };
-    let ca = match &plan.database.place {
-        DatabasePlace::External(external) => external.ca.as_deref(),
-        DatabasePlace::Managed(_) => None,
-    };
     let mut text = include_str!("files/datasource.yaml")
-        .replace("@URL@", &literal(&url))
+        .replace("@URL@", &literal(&plan.database.url(names)))
         .replace("@ORGANIZATION@", &literal(&plan.database.organization))
         .replace("@BUCKET@", &literal(&plan.database.bucket));
-    if let Some(ca) = ca {
+    if let Some(ca) = plan.database.ca() {
         text = text.replace("    version: Flux\n", "    version: Flux\n    tlsAuthWithCACert: true\n");
         text.push_str(&format!("    tlsCACert: {}\n", literal(ca)));
     }
@@ -121,9 +129,9 @@ fn literal(text: &str) -> String {
     json!(text.replace('$', "$$")).to_string()
 }
 
-fn grafana(workload: &Workload) -> Container {
+fn grafana(workload: &Workload, tls: bool) -> Container {
     let data = "/var/lib/grafana";
-    let settings: Vec<EnvVar> = [
+    let mut settings: Vec<EnvVar> = [
         ("GF_SERVER_HTTP_PORT", "3000"),
         ("GF_PATHS_DATA", data),
         ("GF_PATHS_LOGS", "/var/lib/grafana/log"),
@@ -141,10 +149,26 @@ fn grafana(workload: &Workload) -> Container {
     ]
     .map(|(name, value)| pod::env(name, value))
     .into();
+    let port_name = if tls { "https" } else { "http" };
+    if tls {
+        settings.extend(
+            [
+                ("GF_SERVER_PROTOCOL", "https"),
+                ("GF_SERVER_CERT_FILE", "/etc/grafana/secrets/tls.crt"),
+                ("GF_SERVER_CERT_KEY", "/etc/grafana/secrets/tls.key"),
+                // It then reads a renewed certificate without a restart.
+                ("GF_SERVER_CERTS_WATCH_INTERVAL", "1m"),
+            ]
+            .map(|(name, value)| pod::env(name, value)),
+        );
+    }
+    let probe = |period, failures| {
+        Some(pod::http_probe("/api/health", ProbePort::Named(port_name), period, failures))
+    };
     Container {
         env: Some(settings),
         ports: Some(vec![ContainerPort {
-            name: Some("http".into()),
+            name: Some(port_name.into()),
             container_port: 3000,
             protocol: Some("TCP".into()),
             ..ContainerPort::default()
@@ -157,9 +181,9 @@ fn grafana(workload: &Workload) -> Container {
             pod::mount("data", data),
             pod::mount("tmp", "/tmp"),
         ]),
-        startup_probe: Some(pod::http_probe("/api/health", "http", 2, 150)),
-        readiness_probe: Some(pod::http_probe("/api/health", "http", 5, 3)),
-        liveness_probe: Some(pod::http_probe("/api/health", "http", 10, 6)),
+        startup_probe: probe(2, 150),
+        readiness_probe: probe(5, 3),
+        liveness_probe: probe(10, 6),
         ..pod::container("grafana", &workload.image)
     }
 }

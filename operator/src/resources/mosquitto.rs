@@ -3,13 +3,13 @@
 use std::fmt::Write;
 
 use api::route::Route;
-use k8s_openapi::api::core::v1::{Container, ContainerPort, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, ResourceRequirements, Secret};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::names::Component;
-use super::pod::{self, Pod};
-use super::{BrokerObjects, hash, metadata, part_metadata, password, secret};
-use crate::plan::{Identity, ManagedBroker, Plan, User};
+use super::pod::{self, Pod, ProbePort};
+use super::{BrokerObjects, hash, metadata, part_metadata, password, remembering, secret};
+use crate::plan::{Identity, ManagedBroker, Plan, Proof, ServerTls, User};
 
 /// The user that the bridge connects as. Names that start with iotpipeline- are refused to others.
 pub const BRIDGE_USER: &str = "iotpipeline-bridge";
@@ -19,31 +19,61 @@ const USER: i64 = 1883;
 
 const CONF: &str = include_str!("files/mosquitto.conf");
 
+/// Where the files are mounted.
+const FILES: &str = "/etc/iotpipeline";
+
+/// Where the sidecar says whether mosquitto listens.
+const HEALTH: i32 = 8080;
+
+/// A port that mosquitto listens on, for one kind of client.
+struct Listener {
+    name: &'static str,
+    port: i32,
+    settings: &'static str,
+}
+
+/// For users with passwords.
+const TLS: Listener =
+    Listener { name: "mqtts", port: 8883, settings: "certfile @FILES@/tls.crt\nkeyfile @FILES@/tls.key\n" };
+
+/// For users with certificates: mosquitto takes the name from the certificate on all of a listener's connections, or
+/// on none. It reads the authorities at its start only, and what else is here on a signal.
+const CERTIFICATES: Listener = Listener {
+    name: "mqtts-cert",
+    port: 8884,
+    settings: "certfile @FILES@/tls.crt\nkeyfile @FILES@/tls.key\ncafile @FILES@/clients-ca.crt\n\
+               require_certificate true\nuse_identity_as_username true\n",
+};
+
+/// For users with passwords whose devices can't do TLS.
+const PLAIN: Listener = Listener { name: "mqtt", port: 1883, settings: "" };
+
+fn listeners(broker: &ManagedBroker) -> Vec<Listener> {
+    let mut listeners = vec![TLS];
+    listeners.extend(broker.clients_ca.as_ref().map(|_| CERTIFICATES));
+    listeners.extend(broker.plain.then_some(PLAIN));
+    listeners
+}
+
 /// The broker's objects.
 pub fn desired(plan: &Plan, broker: &ManagedBroker) -> BrokerObjects {
     let pipeline = &plan.pipeline;
-    let passwd = passwd(plan, &broker.users);
-    let acl = acl(plan, &broker.users);
-    let generated = broker.users.iter().filter(|user| user.generated);
+    let (passwd, acl) = (passwd(plan, &broker.users), acl(plan, &broker.users));
+    let ServerTls { pair, ca } = &broker.tls;
+    let mut files = vec![("passwd", &passwd), ("acl", &acl), ("tls.crt", &pair.certificate)];
+    let live = files.iter().map(|(_, text)| text.as_bytes()).collect::<Vec<_>>();
+    let live_hash = hash(&live);
+    let conf = conf(broker);
+    files.extend([("mosquitto.conf", &conf), ("tls.key", &pair.key)]);
+    files.extend(ca.as_ref().map(|ca| ("ca.crt", ca)));
+    files.extend(broker.clients_ca.as_ref().map(|ca| ("clients-ca.crt", ca)));
+    let files: Vec<(&str, &str)> = files.into_iter().map(|(name, text)| (name, text.as_str())).collect();
+    let ports: Vec<_> = listeners(broker).iter().map(|listener| (listener.name, listener.port)).collect();
     BrokerObjects {
-        user_secrets: [(BRIDGE_USER, plan.bridge_password.as_str())]
-            .into_iter()
-            .chain(generated.map(|user| (user.name.as_str(), user.password.as_str())))
-            .map(|(user, password)| {
-                secret(
-                    metadata(pipeline, Component::Broker, pipeline.names.of_user(user)),
-                    "kubernetes.io/basic-auth",
-                    &[("username", user), ("password", password)],
-                )
-            })
-            .collect(),
-        live_hash: hash(&[passwd.as_bytes(), acl.as_bytes()]),
-        secret: secret(
-            part_metadata(pipeline, Component::Broker),
-            "Opaque",
-            &[("mosquitto.conf", &conf(broker)), ("passwd", &passwd), ("acl", &acl)],
-        ),
-        service: pod::service(pipeline, Component::Broker, "mqtt", 1883),
+        user_secrets: user_secrets(plan, broker),
+        live_hash,
+        secret: secret(part_metadata(pipeline, Component::Broker), "Opaque", &files),
+        service: pod::service(pipeline, Component::Broker, &ports),
         stateful_set: pod::stateful_set(
             pipeline,
             Component::Broker,
@@ -53,21 +83,52 @@ pub fn desired(plan: &Plan, broker: &ManagedBroker) -> BrokerObjects {
     }
 }
 
+/// What the users connect with, but for the passwords that are given; and what they know the broker by.
+fn user_secrets(plan: &Plan, broker: &ManagedBroker) -> Vec<Secret> {
+    let pipeline = &plan.pipeline;
+    // Of one type, since a Secret can't change its own when a user comes to have a certificate.
+    let of_user = |user: &str, proof: &[(&str, &str)]| {
+        let mut data = vec![("username", user)];
+        data.extend(proof);
+        data.extend(broker.tls.ca.as_ref().map(|ca| ("ca.crt", ca.as_str())));
+        let metadata = metadata(pipeline, Component::Broker, pipeline.names.of_user(user));
+        remembering(plan, secret(metadata, "kubernetes.io/basic-auth", &data))
+    };
+    let mut secrets = vec![of_user(BRIDGE_USER, &[("password", &plan.bridge_password)])];
+    secrets.extend(broker.users.iter().filter_map(|user| match &user.proof {
+        Proof::GivenPassword(_) => None,
+        Proof::OwnPassword(password) => Some(of_user(&user.name, &[("password", password)])),
+        Proof::Certificate(pair) => {
+            Some(of_user(&user.name, &[("tls.crt", &pair.certificate), ("tls.key", &pair.key)]))
+        }
+    }));
+    secrets
+}
+
 fn pod(pipeline: &Identity, broker: &ManagedBroker) -> Pod {
+    let conf = conf(broker);
+    let mut restart: Vec<&[u8]> = Vec::new();
+    let settings = settings(&conf);
+    restart.push(settings.as_bytes());
+    restart.extend(broker.clients_ca.as_ref().map(|ca| ca.as_bytes()));
     Pod {
         component: Component::Broker,
         user: USER,
         images: vec![broker.workload.image.clone(), broker.reloader.clone()],
         containers: vec![mosquitto(broker), reloader(broker)],
         volumes: vec![pod::secret_volume("config", pipeline.names.of_part(Component::Broker), &[])],
-        restart_hash: Some(hash(&[settings(&conf(broker)).as_bytes()])),
+        restart_hash: Some(hash(&restart)),
         shared_processes: true,
         grace_seconds: 30,
     }
 }
 
 fn conf(broker: &ManagedBroker) -> String {
-    CONF.replace("max_queued_bytes 0", &format!("max_queued_bytes {}", broker.queue_bytes))
+    let mut conf = CONF.replace("max_queued_bytes 0", &format!("max_queued_bytes {}", broker.queue_bytes));
+    for Listener { port, settings, .. } in listeners(broker) {
+        let _ = write!(conf, "\nlistener {port}\n{}", settings.replace("@FILES@", FILES));
+    }
+    conf
 }
 
 /// Without the comments: a better one restarts nobody's broker.
@@ -76,17 +137,23 @@ fn settings(conf: &str) -> String {
 }
 
 fn mosquitto(broker: &ManagedBroker) -> Container {
+    let port = |listener: Listener| ContainerPort {
+        name: Some(listener.name.into()),
+        container_port: listener.port,
+        protocol: Some("TCP".into()),
+        ..ContainerPort::default()
+    };
+    // The sidecar answers: to a probe that connects and says nothing, TLS would answer with an error in the log.
+    let probe =
+        |period, failures| Some(pod::http_probe("/healthz", ProbePort::Number(HEALTH), period, failures));
     Container {
-        command: Some(vec!["mosquitto".into(), "-c".into(), "/etc/iotpipeline/mosquitto.conf".into()]),
-        ports: Some(vec![ContainerPort { name: Some("mqtt".into()), container_port: 1883, ..port() }]),
+        command: Some(vec!["mosquitto".into(), "-c".into(), format!("{FILES}/mosquitto.conf")]),
+        ports: Some(listeners(broker).into_iter().map(port).collect()),
         resources: Some(broker.workload.resources.clone()),
-        volume_mounts: Some(vec![
-            pod::read_only("config", "/etc/iotpipeline"),
-            pod::mount("data", "/var/lib/mosquitto"),
-        ]),
-        startup_probe: Some(pod::tcp_probe("mqtt", 1, 120)),
-        readiness_probe: Some(pod::tcp_probe("mqtt", 5, 2)),
-        liveness_probe: Some(pod::tcp_probe("mqtt", 10, 6)),
+        volume_mounts: Some(vec![pod::read_only("config", FILES), pod::mount("data", "/var/lib/mosquitto")]),
+        startup_probe: probe(1, 120),
+        readiness_probe: probe(5, 2),
+        liveness_probe: probe(10, 6),
         ..pod::container("mosquitto", &broker.workload.image)
     }
 }
@@ -102,20 +169,18 @@ fn reloader(broker: &ManagedBroker) -> Container {
     };
     Container {
         args: Some(
-            ["reload", "--watch", "/etc/iotpipeline", "--process", "mosquitto"].map(Into::into).to_vec(),
+            ["reload", "--watch", FILES, "--process", "mosquitto", "--port", &TLS.port.to_string()]
+                .map(Into::into)
+                .to_vec(),
         ),
         resources: Some(ResourceRequirements {
             requests: Some(quantities("1m", "4Mi")),
             limits: Some(quantities("", "32Mi")),
             claims: None,
         }),
-        volume_mounts: Some(vec![pod::read_only("config", "/etc/iotpipeline")]),
+        volume_mounts: Some(vec![pod::read_only("config", FILES)]),
         ..pod::container("reload", &broker.reloader)
     }
-}
-
-fn port() -> ContainerPort {
-    ContainerPort { protocol: Some("TCP".into()), ..ContainerPort::default() }
 }
 
 /// The bridge's password is random and known to nobody who may see this file, so it serves as the key
@@ -123,8 +188,10 @@ fn port() -> ContainerPort {
 fn passwd(plan: &Plan, users: &[User]) -> String {
     let key = plan.bridge_password.as_bytes();
     let mut lines = format!("{BRIDGE_USER}:{}\n", password::hashed(BRIDGE_USER, &plan.bridge_password, key));
-    for user in users {
-        let _ = writeln!(lines, "{}:{}", user.name, password::hashed(&user.name, &user.password, key));
+    for User { name, proof, .. } in users {
+        if let Proof::GivenPassword(password) | Proof::OwnPassword(password) = proof {
+            let _ = writeln!(lines, "{name}:{}", password::hashed(name, password, key));
+        }
     }
     lines
 }
@@ -146,7 +213,9 @@ fn acl(plan: &Plan, users: &[User]) -> String {
     for filter in filters {
         let _ = writeln!(lines, "topic read {filter}");
     }
-    let _ = writeln!(lines, "topic write iotpipeline/{}/dead-letter/#", plan.pipeline.names.pipeline);
+    for own in ["dead-letter", "canary"] {
+        let _ = writeln!(lines, "topic write iotpipeline/{}/{own}/#", plan.pipeline.names.pipeline);
+    }
     let mut commands: Vec<String> = plan.routes.iter().filter_map(Route::command_filter).collect();
     commands.sort_unstable();
     commands.dedup();

@@ -35,6 +35,8 @@ pub enum Component {
     Bridge,
     /// Grafana.
     Dashboard,
+    /// The pipeline's own certificate authority: a Secret, and nothing that runs.
+    Authority,
 }
 
 impl Component {
@@ -45,6 +47,7 @@ impl Component {
             Component::Database => "database",
             Component::Bridge => "bridge",
             Component::Dashboard => "dashboard",
+            Component::Authority => "ca",
         }
     }
 
@@ -55,6 +58,7 @@ impl Component {
             Component::Database => "influxdb",
             Component::Bridge => "iotpipeline-bridge",
             Component::Dashboard => "grafana",
+            Component::Authority => "iotpipeline-operator",
         }
     }
 }
@@ -89,19 +93,31 @@ impl Names {
         format!("{}.{}.svc", self.of_part(component), self.namespace)
     }
 
+    /// The names by which a part is reached: by its Service, and through `kubectl port-forward`.
+    pub fn hosts(&self, component: Component) -> Vec<String> {
+        let (part, host) = (self.of_part(component), self.host(component));
+        let in_namespace = format!("{part}.{}", self.namespace);
+        vec![part, in_namespace, format!("{host}.cluster.local"), host, "localhost".into()]
+    }
+
+    /// The Secret with the certificate that cert-manager makes for a part.
+    pub fn of_issued(&self, component: Component) -> String {
+        format!("{}-tls", self.of_part(component))
+    }
+
     /// The address of the managed broker.
     pub fn broker_url(&self) -> String {
-        format!("mqtt://{}:1883", self.host(Component::Broker))
+        format!("mqtts://{}:8883", self.host(Component::Broker))
     }
 
     /// The address of the managed database.
-    pub fn database_url(&self) -> String {
-        format!("http://{}:8086", self.host(Component::Database))
+    pub fn database_url(&self, tls: bool) -> String {
+        format!("{}://{}:8086", http(tls), self.host(Component::Database))
     }
 
     /// The address of the managed dashboard.
-    pub fn dashboard_url(&self) -> String {
-        format!("http://{}:3000", self.host(Component::Dashboard))
+    pub fn dashboard_url(&self, tls: bool) -> String {
+        format!("{}://{}:3000", http(tls), self.host(Component::Dashboard))
     }
 
     /// Where the bridge says how it is.
@@ -136,4 +152,8 @@ impl Names {
     pub fn all(&self) -> String {
         format!("{MANAGED},{INSTANCE}={}", self.pipeline)
     }
+}
+
+fn http(tls: bool) -> &'static str {
+    if tls { "https" } else { "http" }
 }

@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource,
     HTTPGetAction, KeyToPath, LocalObjectReference, ObjectFieldSelector, PersistentVolumeClaim,
     PersistentVolumeClaimSpec, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
-    SecretVolumeSource, SecurityContext, Service, ServicePort, ServiceSpec, TCPSocketAction, Volume,
-    VolumeMount, VolumeResourceRequirements,
+    SecretVolumeSource, SecurityContext, Service, ServicePort, ServiceSpec, Volume, VolumeMount,
+    VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -176,19 +176,20 @@ fn new_claims(
     }]
 }
 
-/// One port, by name.
-pub(super) fn service(pipeline: &Identity, component: Component, port_name: &str, port: i32) -> Service {
+/// Ports, by name.
+pub(super) fn service(pipeline: &Identity, component: Component, ports: &[(&str, i32)]) -> Service {
+    let port = |(name, port): &(&str, i32)| ServicePort {
+        name: Some((*name).into()),
+        port: *port,
+        protocol: Some("TCP".into()),
+        target_port: Some(IntOrString::String((*name).into())),
+        ..ServicePort::default()
+    };
     Service {
         metadata: part_metadata(pipeline, component),
         spec: Some(ServiceSpec {
             selector: Some(pipeline.names.selector(component)),
-            ports: Some(vec![ServicePort {
-                name: Some(port_name.into()),
-                port,
-                protocol: Some("TCP".into()),
-                target_port: Some(IntOrString::String(port_name.into())),
-                ..ServicePort::default()
-            }]),
+            ports: Some(ports.iter().map(port).collect()),
             ..ServiceSpec::default()
         }),
         status: None,
@@ -217,23 +218,22 @@ pub(super) fn read_only(name: &str, path: &str) -> VolumeMount {
     VolumeMount { read_only: Some(true), ..mount(name, path) }
 }
 
-pub(super) fn http_probe(path: &str, port: &str, period_seconds: i32, failures: i32) -> Probe {
-    Probe {
-        http_get: Some(HTTPGetAction {
-            path: Some(path.into()),
-            port: IntOrString::String(port.into()),
-            ..HTTPGetAction::default()
-        }),
-        period_seconds: Some(period_seconds),
-        failure_threshold: Some(failures),
-        timeout_seconds: Some(5),
-        ..Probe::default()
-    }
+/// Which port to ask: one of the container's by its name, where https is asked by HTTPS; or any of the pod's.
+#[derive(Clone, Copy)]
+pub(super) enum ProbePort {
+    Named(&'static str),
+    Number(i32),
 }
 
-pub(super) fn tcp_probe(port: &str, period_seconds: i32, failures: i32) -> Probe {
+pub(super) fn http_probe(path: &str, port: ProbePort, period_seconds: i32, failures: i32) -> Probe {
+    let (port, scheme) = match port {
+        ProbePort::Number(number) => (IntOrString::Int(number), None),
+        ProbePort::Named(name) => {
+            (IntOrString::String(name.into()), (name == "https").then(|| "HTTPS".into()))
+        }
+    };
     Probe {
-        tcp_socket: Some(TCPSocketAction { port: IntOrString::String(port.into()), host: None }),
+        http_get: Some(HTTPGetAction { path: Some(path.into()), port, scheme, ..HTTPGetAction::default() }),
         period_seconds: Some(period_seconds),
         failure_threshold: Some(failures),
         timeout_seconds: Some(5),

@@ -6,9 +6,11 @@ use std::fs;
 use std::path::Path;
 
 use api::iotpipeline::IoTPipeline;
+use iotpipeline_operator::certificate::Pair;
 use iotpipeline_operator::config::Config;
-use iotpipeline_operator::credentials::{Credentials, DatabaseAdmin};
+use iotpipeline_operator::credentials::{Authorities, Credentials, DatabaseAdmin, Signed};
 use iotpipeline_operator::observe::{Children, Observed};
+use iotpipeline_operator::plan::tls_of_parts;
 use iotpipeline_operator::resources::Tokens;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -53,9 +55,28 @@ impl Case {
             dashboard: "generated-for-grafana".into(),
             bridge_token: tokens().bridge,
             dashboard_token: tokens().dashboard,
+            signed: signed(&pipeline),
+            rotated: BTreeMap::new(),
         };
-        Self { pipeline, observed: Observed { children: Children::default(), given, credentials } }
+        let now = "2030-01-01T00:00:00Z".parse().expect("it is a time");
+        Self { pipeline, observed: Observed { children: Children::default(), given, credentials, now } }
     }
+}
+
+/// As the operator makes them, but readable: what certificates hold is tested where they are made.
+fn signed(pipeline: &IoTPipeline) -> Option<Signed> {
+    let pair = |name: &str| Pair {
+        certificate: format!("certificate-of-{name}\n"),
+        key: format!("key-of-{name}\n"),
+    };
+    let parts = tls_of_parts(&pipeline.spec);
+    let own = parts.into_iter().filter(|(_, tls)| tls.secret_ref.is_none() && tls.issuer_ref.is_none());
+    let servers: BTreeMap<_, _> = own.map(|(part, _)| (part, pair(part.as_str()))).collect();
+    let users = pipeline.spec.broker.users.iter().filter(|user| user.certificate.is_some());
+    let clients: BTreeMap<_, _> = users.map(|user| (user.name.clone(), pair(&user.name))).collect();
+    let authorities = Authorities { newest: pair("the-authority"), before: None };
+    let is_needed = !servers.is_empty() || !clients.is_empty();
+    is_needed.then_some(Signed { authorities, servers, clients })
 }
 
 pub(crate) fn tokens() -> Tokens {

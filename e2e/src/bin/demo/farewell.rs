@@ -21,7 +21,7 @@ Look further, in this directory:
   kubectl -n lab get iotpipeline lab
   kubectl -n lab describe iotpipeline lab
 
-  MQTT:      kubectl -n lab port-forward service/lab-broker 1883:1883
+  MQTT:      kubectl -n lab port-forward service/lab-broker 8883:8883
              user raspberry, password:
              kubectl -n lab get secret lab-broker-raspberry -o jsonpath='{.data.password}' | base64 -d
              mosquitto_pub -h 127.0.0.1 -q 1 -u raspberry -P … -t sensor/accelero/roll -m 359.9

@@ -25,7 +25,7 @@ const SCRIPT: &str = r#"
 set -eu
 umask 077
 mkdir -p "$HOME/.config"
-printf -- '-u %s\n-P %s\n' "$MQTT_USER" "$MQTT_PASSWORD" > "$HOME/.config/mosquitto_pub"
+printf -- '-u %s\n-P %s\n--cafile /broker/ca.crt\n-p 8883\n' "$MQTT_USER" "$MQTT_PASSWORD" > "$HOME/.config/mosquitto_pub"
 unset MQTT_PASSWORD
 publishers=
 for axis in $AXES; do
@@ -70,7 +70,8 @@ fn values() -> Value {
 }
 
 fn job(lab: &Pipeline, name: &str, image: &str) -> Value {
-    let password = json!({"name": lab.part(&format!("broker-{USER}")), "key": "password"});
+    let user = lab.part(&format!("broker-{USER}"));
+    let password = json!({"name": user, "key": "password"});
     let container = json!({
         "name": "mosquitto-pub",
         "image": image,
@@ -91,6 +92,7 @@ fn job(lab: &Pipeline, name: &str, image: &str) -> Value {
         },
         "volumeMounts": [
             {"name": "series", "mountPath": "/series", "readOnly": true},
+            {"name": "broker", "mountPath": "/broker", "readOnly": true},
             {"name": "home", "mountPath": "/home/raspberry"},
         ],
     });
@@ -107,6 +109,7 @@ fn job(lab: &Pipeline, name: &str, image: &str) -> Value {
         "containers": [container],
         "volumes": [
             {"name": "series", "configMap": {"name": "accelerometer"}},
+            {"name": "broker", "secret": {"secretName": user, "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
             {"name": "home", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         ],
     });

@@ -6,7 +6,7 @@
 //! Grafana: `tests/contract/`. Everywhere it shows itself it says that it is a stand-in.
 //!
 //! Reading guide: `settings` (environment), `interpolate` and `provisioning` (files), `store` (what
-//! is known), `http` (the API), `flux` (from a panel's query to InfluxDB and back), `table` and
+//! is known), `tls` (HTTPS), `http` (the API), `flux` (from a panel's query to InfluxDB and back), `table` and
 //! `frame` (from InfluxDB's CSV to Grafana's data frames).
 
 mod flux;
@@ -17,6 +17,7 @@ mod provisioning;
 mod settings;
 mod store;
 mod table;
+mod tls;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -55,7 +56,15 @@ async fn run() -> Result<()> {
         .await
         .with_context(|| format!("can't listen on {}:{}", settings.address, settings.port))?;
     eprintln!("stand-in: listening on {}", listener.local_addr()?);
-    axum::serve(listener, http::router(settings, store)).with_graceful_shutdown(asked_to_stop()).await?;
+    let certificate = settings.certificate.clone();
+    let router = http::router(settings, store);
+    match certificate {
+        None => axum::serve(listener, router).with_graceful_shutdown(asked_to_stop()).await?,
+        Some(certificate) => {
+            let listener = tls::Listener::new(listener, certificate)?;
+            axum::serve(listener, router).with_graceful_shutdown(asked_to_stop()).await?;
+        }
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 /// What can be set.
 pub(crate) struct Settings {
@@ -12,12 +12,22 @@ pub(crate) struct Settings {
     pub(crate) provisioning: PathBuf,
     pub(crate) user: String,
     pub(crate) password: String,
+    /// The files of the certificate and its key, for HTTPS.
+    pub(crate) certificate: Option<(PathBuf, PathBuf)>,
 }
 
 impl Settings {
     /// Reads `GF_…`; what is absent gets Grafana's default.
     pub(crate) fn from_environment() -> Result<Self> {
         let port = value("GF_SERVER_HTTP_PORT")?.unwrap_or_else(|| "3000".into());
+        let file = |name: &str| -> Result<PathBuf> {
+            Ok(value(name)?.with_context(|| format!("HTTPS needs {name}"))?.into())
+        };
+        let certificate = match value("GF_SERVER_PROTOCOL")?.as_deref() {
+            None | Some("http") => None,
+            Some("https") => Some((file("GF_SERVER_CERT_FILE")?, file("GF_SERVER_CERT_KEY")?)),
+            Some(other) => bail!("GF_SERVER_PROTOCOL is {other:?}, which the stand-in doesn't know"),
+        };
         Ok(Self {
             address: value("GF_SERVER_HTTP_ADDR")?.unwrap_or_else(|| "0.0.0.0".into()),
             port: port.parse().with_context(|| format!("GF_SERVER_HTTP_PORT is {port:?}"))?,
@@ -26,6 +36,7 @@ impl Settings {
                 .into(),
             user: value("GF_SECURITY_ADMIN_USER")?.unwrap_or_else(|| "admin".into()),
             password: value("GF_SECURITY_ADMIN_PASSWORD")?.unwrap_or_else(|| "admin".into()),
+            certificate,
         })
     }
 }
