@@ -37,7 +37,7 @@ use crate::status::{Facts, status};
 use recent::Recent;
 
 /// How many pipelines are worked on at once.
-const CONCURRENCY: u16 = 16;
+const CONCURRENCY: u16 = 32;
 
 /// A pass must not hold its place for as long as somebody takes to answer.
 const PASS_LIMIT: Duration = Duration::from_secs(45);
