@@ -1,7 +1,7 @@
 //! What the watches have told of the pipelines' objects, so that a pass need not ask for it.
 //!
-//! Whole objects of 1,000 pipelines would take some hundred MiB. They are kept as compressed JSON, a fifth
-//! of that and less, and unpacked for one pass.
+//! Whole objects of 1,000 pipelines would take some hundred MiB. They are kept as JSON, and what a pipeline
+//! has of a kind is compressed together, since its objects are much alike; it is unpacked for one pass.
 //!
 //! A cache is always a little behind. What the operator has written itself is put in at once, so it never
 //! takes its own write for a stranger's, nor an older state for the newer. Where being behind could do harm,
@@ -9,7 +9,7 @@
 
 use std::any::{Any, TypeId};
 use std::collections::{HashMap, HashSet};
-use std::io;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::NamespaceResourceScope;
@@ -53,7 +53,15 @@ struct Kind {
     /// The newest version of the list under way.
     newest: u64,
     /// By namespace and pipeline.
-    objects: HashMap<String, Vec<Entry>>,
+    objects: HashMap<String, Group>,
+}
+
+/// What a pipeline has of a kind.
+#[derive(Default)]
+struct Group {
+    entries: Vec<Entry>,
+    /// The objects as JSON, one after the other, in the order of the entries; compressed.
+    packed: Box<[u8]>,
 }
 
 struct Entry {
@@ -61,13 +69,8 @@ struct Entry {
     version: u64,
     /// The list that had it last.
     round: u32,
-    /// None: it has gone, by a deletion of this version.
-    packed: Option<Packed>,
-}
-
-struct Packed {
-    length: u32,
-    bytes: Box<[u8]>,
+    /// Of its JSON. 0: it has gone, by a deletion of this version.
+    length: usize,
 }
 
 /// Namespace and name of the pipeline that an object belongs to, by its labels.
@@ -127,10 +130,10 @@ impl Cache {
         let mut state = self.state();
         for watched in [None, Some(namespace.to_owned())] {
             let kind = state.kinds.get_mut(&(TypeId::of::<K>(), watched));
-            let entries = kind.and_then(|kind| kind.objects.get_mut(&key(namespace, pipeline)));
+            let group = kind.and_then(|kind| kind.objects.get_mut(&key(namespace, pipeline)));
             let is_listed = |name: &str| listed.iter().any(|object| object.name_any() == name);
-            if let Some(entries) = entries {
-                entries.retain(|entry| entry.version > version || is_listed(&entry.name));
+            if let Some(group) = group {
+                group.retain(|entry| entry.version > version || is_listed(&entry.name));
             }
         }
     }
@@ -144,8 +147,10 @@ impl Cache {
         if !kind.is_filled || state.distrusted.contains(&key) {
             return None;
         }
-        let entries = kind.objects.get(&key).map(Vec::as_slice).unwrap_or_default();
-        entries.iter().filter_map(|entry| entry.packed.as_ref()).map(unpack).collect()
+        let Some(group) = kind.objects.get(&key) else { return Some(Vec::new()) };
+        let json = group.unpacked()?;
+        let ranges = group.ranges().filter(|range| !range.is_empty());
+        ranges.map(|range| serde_json::from_slice(json.get(range)?).ok()).collect()
     }
 
     /// Something of this pipeline was not as expected: the next pass asks.
@@ -167,73 +172,110 @@ impl Kind {
     /// Whether it is newer than what was known.
     fn put<K: Cached>(&mut self, object: &K) -> bool {
         let (Some(key), Some(version)) = (pipeline_of(object), version(object)) else { return true };
-        let entries = self.objects.entry(key).or_default();
+        let group = self.objects.entry(key).or_default();
         let name = object.name_any();
-        let known = entries.iter_mut().find(|entry| *entry.name == name);
-        if known.as_ref().is_some_and(|known| known.version >= version) {
+        if group.entries.iter().any(|entry| *entry.name == name && entry.version >= version) {
             return false;
         }
-        let packed = pack(object).ok();
-        match known {
-            Some(known) => (known.version, known.packed) = (version, packed),
-            None => entries.push(Entry { name: name.into(), version, round: 0, packed }),
-        }
+        // What can't be kept is no different from what is not known: it is looked for by its name.
+        group.set(&name, version, &serde_json::to_vec(object).unwrap_or_default());
         true
     }
 
     fn remove<K: Cached>(&mut self, object: &K) {
         let (Some(key), Some(version)) = (pipeline_of(object), version(object)) else { return };
-        let Some(entries) = self.objects.get_mut(&key) else { return };
+        let Some(group) = self.objects.get_mut(&key) else { return };
         let name = object.name_any();
-        if let Some(known) = entries.iter_mut().find(|entry| *entry.name == name)
-            && known.version <= version
-        {
-            (known.version, known.packed) = (version, None);
+        if group.entries.iter().any(|entry| *entry.name == name && entry.version <= version) {
+            group.set(&name, version, &[]);
         }
-        if entries.iter().all(|entry| entry.packed.is_none()) {
+        if group.entries.iter().all(|entry| entry.length == 0) {
             self.objects.remove(&key);
         }
     }
 
     fn listed<K: Cached>(&mut self, object: &K) {
         self.newest = self.newest.max(version(object).unwrap_or_default());
-        let entries = pipeline_of(object).and_then(|key| self.objects.get_mut(&key));
+        let group = pipeline_of(object).and_then(|key| self.objects.get_mut(&key));
         let name = object.name_any();
-        if let Some(entry) = entries.into_iter().flatten().find(|entry| *entry.name == name) {
-            entry.round = self.round;
-        }
+        let entries = group.into_iter().flat_map(|group| &mut group.entries);
+        entries.filter(|entry| *entry.name == name).for_each(|entry| entry.round = self.round);
     }
 
     /// What is newer than the whole list was made after it.
     fn forget_unlisted(&mut self) {
         let (round, newest) = (self.round, self.newest);
-        self.objects.retain(|_, entries| {
-            entries.retain(|entry| entry.round == round || entry.version > newest);
-            entries.shrink_to_fit();
-            !entries.is_empty()
+        self.objects.retain(|_, group| {
+            group.retain(|entry| entry.round == round || entry.version > newest);
+            !group.entries.is_empty()
         });
         self.is_filled = true;
     }
 }
 
-/// Versions of a kind can be compared: Kubernetes says so since 1.35, and etcd has made them so always.
+impl Group {
+    /// Replaces an object, or adds it.
+    fn set(&mut self, name: &str, version: u64, json: &[u8]) {
+        let Some(mut all) = self.unpacked() else {
+            // Not to happen; what is forgotten is looked for by its name.
+            self.entries.clear();
+            return self.set(name, version, json);
+        };
+        let known = self.entries.iter().position(|entry| *entry.name == *name);
+        let index = known.unwrap_or_else(|| {
+            self.entries.push(Entry { name: name.into(), version, round: 0, length: 0 });
+            self.entries.len() - 1
+        });
+        if let Some(range) = self.ranges().nth(index) {
+            all.splice(range, json.iter().copied());
+        }
+        let entry = &mut self.entries[index];
+        (entry.version, entry.length) = (version, json.len());
+        self.pack(&all);
+    }
+
+    /// Keeps what the condition holds of. Nothing is packed anew if that is all.
+    fn retain(&mut self, holds: impl Fn(&Entry) -> bool) {
+        if self.entries.iter().all(&holds) {
+            return;
+        }
+        let all = self.unpacked().unwrap_or_default();
+        let kept = self.ranges().zip(&self.entries).filter(|(_, entry)| holds(entry));
+        let kept: Vec<u8> = kept.flat_map(|(range, _)| all.get(range).unwrap_or_default()).copied().collect();
+        self.entries.retain(holds);
+        self.pack(&kept);
+    }
+
+    /// Where each object is.
+    fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        self.entries.iter().scan(0, |end, entry| {
+            let start = *end;
+            *end += entry.length;
+            Some(start..*end)
+        })
+    }
+
+    fn unpacked(&self) -> Option<Vec<u8>> {
+        let mut json = vec![0; self.entries.iter().map(|entry| entry.length).sum()];
+        if !json.is_empty() {
+            Decompressor::new().deflate_decompress(&self.packed, &mut json).ok()?;
+        }
+        Some(json)
+    }
+
+    fn pack(&mut self, json: &[u8]) {
+        let mut compressor = Compressor::new(CompressionLvl::fastest());
+        let mut bytes = vec![0; compressor.deflate_compress_bound(json.len())];
+        // The bound leaves no room for an error.
+        let used = compressor.deflate_compress(json, &mut bytes).unwrap_or(0);
+        self.packed = bytes[..used].into();
+    }
+}
+
+/// Versions of a kind can be compared: Kubernetes says so since 1.35, and the API server has always made
+/// them so.
 fn version<K: Resource>(object: &K) -> Option<u64> {
     object.meta().resource_version.as_deref()?.parse().ok()
-}
-
-fn pack<K: Serialize>(object: &K) -> io::Result<Packed> {
-    let json = serde_json::to_vec(object)?;
-    let length = u32::try_from(json.len()).map_err(io::Error::other)?;
-    let mut compressor = Compressor::new(CompressionLvl::fastest());
-    let mut bytes = vec![0; compressor.deflate_compress_bound(json.len())];
-    let used = compressor.deflate_compress(&json, &mut bytes).map_err(io::Error::other)?;
-    Ok(Packed { length, bytes: bytes[..used].into() })
-}
-
-fn unpack<K: DeserializeOwned>(packed: &Packed) -> Option<K> {
-    let mut json = vec![0; packed.length as usize];
-    Decompressor::new().deflate_decompress(&packed.bytes, &mut json).ok()?;
-    serde_json::from_slice(&json).ok()
 }
 
 #[cfg(test)]

@@ -30,14 +30,14 @@ use crate::http::{self, HttpError};
 use crate::leader::fence::Fence;
 use crate::metrics::{Metrics, Outcome};
 use crate::observe::{ObserveError, Observed, observe};
-use crate::plan::{Identity, Plan, Refusal, expiries, given_secrets, owner};
+use crate::plan::{Identity, Plan, Refusal, expiries, given_secrets};
 use crate::resources::names::Names;
 use crate::resources::{self, issued};
 use crate::status::{Facts, status};
 use recent::Recent;
 
 /// How many pipelines are worked on at once.
-const CONCURRENCY: u16 = 16;
+const CONCURRENCY: u16 = 32;
 
 /// A pass must not hold its place for as long as somebody takes to answer.
 const PASS_LIMIT: Duration = Duration::from_secs(45);
@@ -149,6 +149,9 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
         .watches_stream(watches.secrets(), watch::pipeline_of)
         .watches_stream(watches.pods(), watch::pipeline_of)
         .watches_stream(watches.claims(), watch::pipeline_of)
+        .watches_stream(watches.network_policies(), watch::pipeline_of)
+        .watches_stream(watches.disruption_budgets(), watch::pipeline_of)
+        .watches_stream(watches.ingresses(), watch::pipeline_of)
         .run(reconcile, error_policy, context)
         .for_each(|result| async move {
             if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = result {
@@ -183,6 +186,9 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
 
 /// One pass: what is, what is to be, make it so, say how it is.
 async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error> {
+    if pipeline.spec.suspend {
+        return report(context, pipeline, &Facts::Suspended).await;
+    }
     let observed = observe(&context.client, &context.cache, pipeline).await?;
     let plan = match Plan::new(pipeline, &observed, &context.config) {
         Ok(plan) => plan,
@@ -205,6 +211,9 @@ async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error
             return Err(error.into());
         }
     };
+    if plan.sleep.broker {
+        return report(context, pipeline, &parts::asleep(&plan, &observed.children.pods)).await;
+    }
     let refreshed = refresh::refresh(context, &desired, &plan, &applied, &observed.children.pods).await?;
     let bridge = refreshed.bridge;
     let dashboard = parts::dashboard(context, &plan, &database, &applied, &observed.children.pods).await;
@@ -224,7 +233,7 @@ async fn refused(
     if !matches!(refusal, Refusal::NotIssued(_)) {
         return Ok(Facts::Refused { reason, message });
     }
-    let identity = Identity { names: Names::of(pipeline), owner: owner(pipeline) };
+    let identity = Identity::of(pipeline);
     let (desired, found) = (issued::desired(pipeline), &observed.children.certificates);
     match ask_for_certificates(&context.client, &context.cache, &identity, &desired, found).await {
         Ok(()) => Ok(Facts::Refused { reason, message }),
@@ -245,6 +254,8 @@ fn to_tell(error: &ApplyError) -> Option<Facts> {
         ApplyError::StillGoing { .. } => "WaitingForDeletion",
         ApplyError::Write { source, .. } => match source.as_ref() {
             kube::Error::Api(status) if status.code == 403 => "Forbidden",
+            // Of what is to be made: the cluster doesn't have the kind.
+            kube::Error::Api(status) if status.code == 404 => "KindNotFound",
             kube::Error::Api(status) if status.code == 422 || status.code == 400 => "ObjectRefused",
             _ => return None,
         },
@@ -294,6 +305,8 @@ fn look_again(pipeline: &IoTPipeline, facts: &Facts) -> Duration {
     let seconds = match facts {
         Facts::Refused { .. } => 15,
         Facts::Failed { .. } => 15,
+        // Watches tell of the spec's next change, and of each pod that goes.
+        Facts::Suspended | Facts::Asleep { .. } => 300,
         Facts::Applied(parts) if !parts.all_ready() => parts.patience(),
         Facts::Applied(_) if given_secrets(pipeline).is_empty() => 300,
         Facts::Applied(_) => 60,

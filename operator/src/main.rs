@@ -73,7 +73,8 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-#[tokio::main]
+/// One thread is plenty, since passes mostly wait; and each thread would keep memory of its own.
+#[tokio::main(flavor = "current_thread")]
 async fn operate(arguments: Arguments) -> anyhow::Result<()> {
     start_log(arguments.log_format);
     rustls::crypto::ring::default_provider().install_default().ok().context("install the TLS provider")?;

@@ -7,12 +7,15 @@ use futures::future::try_join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use crate::cache::{Cache, Cached};
 use crate::credentials::{self, Credentials, NoCredential};
 use crate::plan::given_secrets;
+use crate::resources::exposure::HTTPRoute;
 use crate::resources::issued::{self, Certificate};
 use crate::resources::names::Names;
 
@@ -46,6 +49,14 @@ pub struct Children {
     pub pods: Vec<Pod>,
     /// Claims of the sets.
     pub claims: Vec<PersistentVolumeClaim>,
+    /// Who may talk to whom.
+    pub network_policies: Vec<NetworkPolicy>,
+    /// How many pods may go at once.
+    pub disruption_budgets: Vec<PodDisruptionBudget>,
+    /// Ways to the dashboard.
+    pub ingresses: Vec<Ingress>,
+    /// Ways to the dashboard, where the cluster has the Gateway API.
+    pub routes: Vec<HTTPRoute>,
     /// What cert-manager was asked for.
     pub certificates: Vec<Certificate>,
     /// Secrets of which the API server has just said that there are none.
@@ -87,15 +98,34 @@ pub async fn observe(
 ) -> Result<Observed, ObserveError> {
     let names = Names::of(pipeline);
     let cluster = Cluster { client, cache };
-    let (stateful_sets, deployments, services, config_maps, secrets, pods, claims) = tokio::try_join!(
-        list::<StatefulSet>(cluster, &names),
-        list::<Deployment>(cluster, &names),
-        list::<Service>(cluster, &names),
-        list::<ConfigMap>(cluster, &names),
-        list::<Secret>(cluster, &names),
-        list::<Pod>(cluster, &names),
-        list::<PersistentVolumeClaim>(cluster, &names),
+    let (workloads, content, around) = tokio::try_join!(
+        async {
+            tokio::try_join!(
+                list::<StatefulSet>(cluster, &names),
+                list::<Deployment>(cluster, &names),
+                list::<Pod>(cluster, &names),
+                list::<PersistentVolumeClaim>(cluster, &names),
+            )
+        },
+        async {
+            tokio::try_join!(
+                list::<Service>(cluster, &names),
+                list::<ConfigMap>(cluster, &names),
+                list::<Secret>(cluster, &names),
+            )
+        },
+        async {
+            tokio::try_join!(
+                list::<NetworkPolicy>(cluster, &names),
+                list::<PodDisruptionBudget>(cluster, &names),
+                list::<Ingress>(cluster, &names),
+                async { if_known(list::<HTTPRoute>(cluster, &names).await) },
+            )
+        },
     )?;
+    let (stateful_sets, deployments, pods, claims) = workloads;
+    let (services, config_maps, secrets) = content;
+    let (network_policies, disruption_budgets, ingresses, routes) = around;
     let certificates = match asks_cert_manager(pipeline, &secrets) {
         true => certificates(cluster, &names).await?,
         false => Vec::new(),
@@ -108,6 +138,10 @@ pub async fn observe(
         secrets,
         pods,
         claims,
+        network_policies,
+        disruption_budgets,
+        ingresses,
+        routes,
         certificates,
         absent_secrets: BTreeSet::new(),
     };
@@ -177,6 +211,16 @@ where
     let version = found.metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
     cluster.cache.replace(&names.namespace, &names.pipeline, &found.items, version);
     Ok(found.items)
+}
+
+/// A kind that the cluster doesn't have has no objects.
+fn if_known<K>(found: Result<Vec<K>, ObserveError>) -> Result<Vec<K>, ObserveError> {
+    match found {
+        Err(ObserveError::List { source, .. }) if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404) => {
+            Ok(Vec::new())
+        }
+        found => found,
+    }
 }
 
 async fn secret(client: &Client, names: &Names, name: &str) -> Result<Option<Secret>, ObserveError> {

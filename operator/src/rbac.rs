@@ -13,6 +13,10 @@ pub const RIGHTS: &[(&str, &str, &[&str])] = &[
     ("", "services", &["get", "list", "watch", "create", "patch", "delete"]),
     ("", "pods", &["list", "watch", "patch"]),
     ("", "persistentvolumeclaims", &["list", "watch", "patch"]),
+    ("networking.k8s.io", "networkpolicies", &["get", "list", "watch", "create", "patch", "delete"]),
+    ("networking.k8s.io", "ingresses", &["get", "list", "watch", "create", "patch", "delete"]),
+    ("policy", "poddisruptionbudgets", &["get", "list", "watch", "create", "patch", "delete"]),
+    ("gateway.networking.k8s.io", "httproutes", &["get", "list", "create", "patch", "delete"]),
     // For pipelines that name an issuer of cert-manager.
     ("cert-manager.io", "certificates", &["get", "list", "create", "patch", "delete"]),
     ("events.k8s.io", "events", &["create", "patch"]),

@@ -12,6 +12,7 @@ mod external_parts;
 mod isolation;
 mod kills;
 mod lab;
+mod lifecycle;
 mod live_route;
 mod live_user;
 mod refused_clients;

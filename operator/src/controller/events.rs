@@ -7,6 +7,7 @@ use kube::Resource;
 use kube::runtime::events::{Event, EventType};
 
 use super::Context;
+use crate::status::HIBERNATING;
 
 /// An event to publish.
 type News<'a> = (EventType, &'a str, &'a str);
@@ -51,7 +52,8 @@ fn news<'a>(before: Option<&IoTPipelineStatus>, after: &'a IoTPipelineStatus) ->
     match (was_ready, ready.status == "True") {
         (false, true) => news.push((EventType::Normal, "Ready", ready.message.as_str())),
         (true, false) if stalled.is_none() => {
-            news.push((EventType::Warning, ready.reason.as_str(), ready.message.as_str()));
+            let type_ = if ready.reason == HIBERNATING { EventType::Normal } else { EventType::Warning };
+            news.push((type_, ready.reason.as_str(), ready.message.as_str()));
         }
         _ => {}
     }

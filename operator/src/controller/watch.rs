@@ -11,6 +11,8 @@ use futures::{Stream, StreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{ObjectMeta, PartialObjectMeta, PartialObjectMetaExt};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
@@ -102,6 +104,24 @@ impl Watches {
     }
 
     pub(super) fn pods(&self) -> impl Stream<Item = Watched<PartialObjectMeta<Pod>>> + Send + 'static {
+        self.children()
+    }
+
+    pub(super) fn network_policies(
+        &self,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<NetworkPolicy>>> + Send + 'static {
+        self.children()
+    }
+
+    pub(super) fn disruption_budgets(
+        &self,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<PodDisruptionBudget>>> + Send + 'static {
+        self.children()
+    }
+
+    pub(super) fn ingresses(
+        &self,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<Ingress>>> + Send + 'static {
         self.children()
     }
 
