@@ -9,11 +9,12 @@ use api::bridge_status::Side;
 use api::route::Route;
 use bytes::{Bytes, BytesMut};
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{PubAckReason, Publish};
+use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason, Publish};
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::table::{CompileError, Subscription, Table};
+use crate::version::Version;
 
 /// How often one is sent.
 const PERIOD: Duration = Duration::from_millis(1_500);
@@ -98,12 +99,20 @@ impl Canary {
     }
 
     /// Appends the next one. `done` is a number that grows with whatever the bridge does.
-    pub fn write(&mut self, now: Instant, clock: SystemTime, packet_id: u16, done: u64, out: &mut BytesMut) {
+    pub fn write(
+        &mut self,
+        now: Instant,
+        clock: SystemTime,
+        version: Version,
+        packet_id: u16,
+        done: u64,
+        out: &mut BytesMut,
+    ) {
         let number = clock.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
         let payload = Bytes::from(number.to_string());
         let mut publish = Publish::new(self.path.topic.clone(), QoS::AtLeastOnce, payload, None);
         publish.pkid = packet_id;
-        if publish.write(out).is_ok() {
+        if version.write(Packet::Publish(publish), out).is_ok() {
             self.sent = Some(Sent { number, at: now, packet_id, done });
         }
         self.next = now + PERIOD;
@@ -186,7 +195,7 @@ mod tests {
     fn sent(now: Instant) -> Canary {
         let path = Path::new("lab", 0).expect("a path");
         let mut canary = Canary::new(path, now);
-        canary.write(now, CLOCK, 7, 0, &mut BytesMut::new());
+        canary.write(now, CLOCK, Version::V5, 7, 0, &mut BytesMut::new());
         canary
     }
 
@@ -214,7 +223,7 @@ mod tests {
         let now = Instant::now();
         let mut canary = sent(now);
         canary.settled(b"0", None, now);
-        canary.write(now, CLOCK, 8, 100, &mut BytesMut::new());
+        canary.write(now, CLOCK, Version::V5, 8, 100, &mut BytesMut::new());
         let later = now + LATE * 2;
         assert_eq!(reason(&canary, later, 100), (false, "NotCrossing".into()));
         assert_eq!(reason(&canary, later, 101), (true, "Behind".into()));
@@ -229,7 +238,7 @@ mod tests {
         let mut canary = sent(now);
         canary.answered(PubAckReason::NotAuthorized);
         assert_eq!(reason(&canary, now, 0), (false, "NotCrossing".into()));
-        canary.write(now, CLOCK, 8, 0, &mut BytesMut::new());
+        canary.write(now, CLOCK, Version::V5, 8, 0, &mut BytesMut::new());
         canary.answered(PubAckReason::Success);
         canary.settled(b"0", Some("no"), now);
         let side = canary.report(now, 0);

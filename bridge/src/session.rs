@@ -522,7 +522,7 @@ impl Session {
         let now = Instant::now();
         if limits.receive_maximum > 0 && subscriber.is_complete() && !self.draining && canary.is_due(now) {
             let id = ids.next(|id| letters.uses(id) || subscriber.uses(id));
-            canary.write(now, SystemTime::now(), id, health.done(), output);
+            canary.write(now, SystemTime::now(), limits.version, id, health.done(), output);
         }
     }
 

@@ -192,3 +192,20 @@ async fn is_session_present(broker: &Container, client_id: &str) -> Result<bool>
         }
     }
 }
+
+#[tokio::test]
+async fn a_message_of_the_bridge_s_own_crosses_too() -> Result<()> {
+    let chain = Chain::start().await?;
+    let mut bridge = chain.bridge(CLIENT_ID)?;
+    bridge.send_canaries()?;
+    bridge.spawn()?;
+    eventually("a canary crosses", SOON, async || {
+        let status = bridge.status().await?;
+        let crosses = status.ready() && status.crossing.as_ref().is_some_and(|side| side.reason == "Crossed");
+        Ok(if crosses { Probe::Found(()) } else { Probe::NotYet(format!("{status:?}")) })
+    })
+    .await?;
+    ensure!(chain.stored("every").await?.is_empty(), "a route has stored it");
+    ensure!(bridge.metrics().await?.contains("messages_unrouted_total 0\n"), "it came as an unknown one");
+    Ok(())
+}
