@@ -1,5 +1,6 @@
 //! The control loop: what triggers it, its steps, and what happens when one fails.
 
+mod answers;
 mod database;
 mod events;
 mod parts;
@@ -16,7 +17,6 @@ use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use kube::core::Status;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
 use kube::runtime::events::Recorder;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -34,6 +34,8 @@ use crate::plan::{Identity, Plan, Refusal, expiries, given_secrets, owner};
 use crate::resources::names::Names;
 use crate::resources::{self, issued};
 use crate::status::{Facts, status};
+use answers::asked_to_wait;
+pub(crate) use answers::describe;
 use recent::Recent;
 
 /// How many pipelines are worked on at once.
@@ -307,20 +309,15 @@ fn error_policy(pipeline: Arc<IoTPipeline>, error: &Error, context: Arc<Context>
     let mut failures = context.failures();
     let count = failures.entry(key(&pipeline)).or_insert(0);
     *count += 1;
-    let pause = Duration::from_secs(1 << (*count - 1).min(5)).min(LONGEST_PAUSE).max(asked_to_wait(error));
+    let pause = Duration::from_secs(1 << (*count - 1).min(5))
+        .min(LONGEST_PAUSE)
+        .max(asked_to_wait(error).min(PASS_LIMIT));
     tracing::warn!(
         pipeline = key(&pipeline),
         error = %describe(error),
         "a pass failed; again in {} s", pause.as_secs()
     );
     Action::requeue(pause)
-}
-
-/// As long as an overloaded API server asks for, in good measure.
-fn asked_to_wait(error: &(dyn std::error::Error + 'static)) -> Duration {
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
-    let asked = causes.find_map(|error| Some(answer(error)?.details.as_ref()?.retry_after_seconds));
-    Duration::from_secs(asked.unwrap_or(0).into()).min(PASS_LIMIT)
 }
 
 impl Context {
@@ -344,31 +341,6 @@ impl Context {
 
 fn key(pipeline: &IoTPipeline) -> String {
     format!("{}/{}", pipeline.namespace().unwrap_or_default(), pipeline.name_any())
-}
-
-/// An error with its causes. Of an answer of the API server, what it said; not the whole answer.
-pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = String::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let answer = answer(error);
-        let said = answer.map_or_else(|| error.to_string(), |status| status.message.clone());
-        if !text.ends_with(&said) {
-            let separator = if text.is_empty() { "" } else { ": " };
-            text.extend([separator, &said]);
-        }
-        next = if answer.is_some() { None } else { error.source() };
-    }
-    text
-}
-
-/// What the API server answered, if this is its answer. The steps' errors have it in a box.
-fn answer<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Status> {
-    let boxed = || error.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref);
-    match error.downcast_ref::<kube::Error>().or_else(boxed)? {
-        kube::Error::Api(status) => Some(status),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -397,22 +369,5 @@ mod tests {
         let outdated = [("a", 2), ("a", 1), ("a", 2), ("a", 3), ("b", 1)]
             .map(|(uid, generation)| context.is_outdated(&pipeline(uid, generation)));
         assert_eq!(outdated, [false, true, false, false, false]);
-    }
-
-    #[test]
-    fn an_overloaded_api_server_is_given_the_time_that_it_asks_for() {
-        let status = serde_json::from_value(json!({
-            "status": "Failure", "code": 429, "reason": "TooManyRequests", "message": "later",
-            "details": {"retryAfterSeconds": 7},
-        }));
-        let source = Box::new(kube::Error::Api(Box::new(status.expect("a status"))));
-        let error = Error::Apply(ApplyError::Write {
-            verb: "apply",
-            kind: "Service".into(),
-            name: "s".into(),
-            source,
-        });
-        assert_eq!(asked_to_wait(&error), Duration::from_secs(7));
-        assert_eq!(describe(&error), "apply Service s: later");
     }
 }

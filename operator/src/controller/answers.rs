@@ -1,0 +1,57 @@
+//! What an error says that came from the API server.
+
+use std::time::Duration;
+
+use kube::core::Status;
+
+/// An error with its causes. Of an answer of the API server, what it said; not the whole answer.
+pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let answer = answer(error);
+        let said = answer.map_or_else(|| error.to_string(), |status| status.message.clone());
+        if !text.ends_with(&said) {
+            let separator = if text.is_empty() { "" } else { ": " };
+            text.extend([separator, &said]);
+        }
+        next = if answer.is_some() { None } else { error.source() };
+    }
+    text
+}
+
+/// What the API server answered, if this is its answer. The steps' errors have it in a box.
+fn answer<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Status> {
+    let boxed = || error.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref);
+    match error.downcast_ref::<kube::Error>().or_else(boxed)? {
+        kube::Error::Api(status) => Some(status),
+        _ => None,
+    }
+}
+
+/// As long as an overloaded API server asks for.
+pub(super) fn asked_to_wait(error: &(dyn std::error::Error + 'static)) -> Duration {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let asked = causes.find_map(|error| Some(answer(error)?.details.as_ref()?.retry_after_seconds));
+    Duration::from_secs(asked.unwrap_or(0).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::apply::ApplyError;
+
+    #[test]
+    fn an_overloaded_api_server_is_given_the_time_that_it_asks_for() {
+        let status = serde_json::from_value(json!({
+            "status": "Failure", "code": 429, "reason": "TooManyRequests", "message": "later",
+            "details": {"retryAfterSeconds": 7},
+        }));
+        let source = Box::new(kube::Error::Api(Box::new(status.expect("a status"))));
+        let error = ApplyError::Write { verb: "apply", kind: "Service".into(), name: "s".into(), source };
+        assert_eq!(asked_to_wait(&error), Duration::from_secs(7));
+        assert_eq!(describe(&error), "apply Service s: later");
+    }
+}
