@@ -3,25 +3,27 @@
 
 mod claims;
 mod sweep;
+mod touch;
 
 use std::collections::BTreeSet;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cache::{Cache, Cached};
 use crate::compare::is_contained;
 use crate::observe::Children;
 use crate::plan::{Identity, Plan};
 use crate::resources::issued::Certificate;
-use crate::resources::names::{CONFIG_HASH, Component};
+use crate::resources::names::Component;
 use crate::resources::{
     BridgeObjects, BrokerObjects, DashboardObjects, DatabaseObjects, Desired, Part, Surroundings, hash,
 };
+
+pub use touch::touch;
 
 /// Who owns the fields that the operator sets.
 pub const FIELD_MANAGER: &str = "iotpipeline-operator";
@@ -207,24 +209,6 @@ pub async fn apply_again(
     let mut pass =
         Pass { client, cache, pipeline: &plan.pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
     pass.one(&[], desired).await
-}
-
-/// Sets the annotation on a pod that makes the kubelet refresh its mounted files at once.
-///
-/// # Errors
-/// If the API server refuses.
-pub async fn touch(client: &Client, cache: &Cache, pod: &Pod, value: &str) -> Result<(), ApplyError> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
-    let patch = json!({"metadata": {"uid": pod.metadata.uid, "annotations": {CONFIG_HASH: value}}});
-    match api.patch(&pod.name_any(), &parameters(false), &Patch::Merge(patch)).await {
-        Ok(touched) => {
-            cache.put(&touched);
-            Ok(())
-        }
-        // Gone, or another pod by now: the new one reads the new files.
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-        Err(source) => Err(write_error::<Pod>("touch", &pod.name_any(), source)),
-    }
 }
 
 struct Pass<'a> {
