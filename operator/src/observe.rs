@@ -15,7 +15,7 @@ use kube::{Api, Client, ResourceExt};
 use crate::cache::{Cache, Cached};
 use crate::credentials::{self, Credentials, NoCredential};
 use crate::plan::given_secrets;
-use crate::resources::exposure::HTTPRoute;
+use crate::resources::exposure::{HTTPRoute, ROUTE};
 use crate::resources::issued::{self, Certificate};
 use crate::resources::names::Names;
 
@@ -119,15 +119,18 @@ pub async fn observe(
                 list::<NetworkPolicy>(cluster, &names),
                 list::<PodDisruptionBudget>(cluster, &names),
                 list::<Ingress>(cluster, &names),
-                async { if_known(list::<HTTPRoute>(cluster, &names).await) },
             )
         },
     )?;
     let (stateful_sets, deployments, pods, claims) = workloads;
     let (services, config_maps, secrets) = content;
-    let (network_policies, disruption_budgets, ingresses, routes) = around;
+    let (network_policies, disruption_budgets, ingresses) = around;
     let certificates = match asks_cert_manager(pipeline, &secrets) {
-        true => certificates(cluster, &names).await?,
+        true => if_known(list::<Certificate>(cluster, &names).await)?,
+        false => Vec::new(),
+    };
+    let routes = match has_route(pipeline, &services) {
+        true => if_known(list::<HTTPRoute>(cluster, &names).await)?,
         false => Vec::new(),
     };
     let mut children = Children {
@@ -178,16 +181,10 @@ fn asks_cert_manager(pipeline: &IoTPipeline, secrets: &[Secret]) -> bool {
     !issued::desired(pipeline).is_empty() || secrets.iter().any(is_issued)
 }
 
-/// None, where cert-manager is not installed.
-async fn certificates(cluster: Cluster<'_>, names: &Names) -> Result<Vec<Certificate>, ObserveError> {
-    match list::<Certificate>(cluster, names).await {
-        Err(ObserveError::List { source, .. }) if is_not_found(&source) => Ok(Vec::new()),
-        found => found,
-    }
-}
-
-fn is_not_found(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 404)
+/// Whether the pipeline asks for a route to its dashboard, or has asked for one.
+fn has_route(pipeline: &IoTPipeline, services: &[Service]) -> bool {
+    let wanted = pipeline.spec.dashboard.as_ref().is_some_and(|dashboard| dashboard.route.is_some());
+    wanted || services.iter().any(|service| service.annotations().contains_key(ROUTE))
 }
 
 /// The API server, and what it is known to have.
@@ -216,11 +213,13 @@ where
 /// A kind that the cluster doesn't have has no objects.
 fn if_known<K>(found: Result<Vec<K>, ObserveError>) -> Result<Vec<K>, ObserveError> {
     match found {
-        Err(ObserveError::List { source, .. }) if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404) => {
-            Ok(Vec::new())
-        }
+        Err(ObserveError::List { source, .. }) if is_not_found(&source) => Ok(Vec::new()),
         found => found,
     }
+}
+
+fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 async fn secret(client: &Client, names: &Names, name: &str) -> Result<Option<Secret>, ObserveError> {

@@ -28,7 +28,7 @@ use ring::hmac;
 
 use crate::credentials::{Authorities, ROTATED};
 use crate::plan::{Broker, Dashboard, DatabasePlace, Identity, Plan, Sleep, Workload};
-use exposure::expose;
+use exposure::{ROUTE, expose};
 use issued::Certificate;
 use names::Component;
 pub use surroundings::Surroundings;
@@ -173,10 +173,13 @@ fn place(plan: &Plan, desired: &mut Desired) {
     if let Part::Wanted(objects) = &mut desired.bridge {
         overlay(&mut objects.stateful_set.spec.template, &plan.bridge);
     }
-    if let (Part::Wanted(objects), Some(Dashboard::Managed { workload, .. })) =
+    if let (Part::Wanted(objects), Some(Dashboard::Managed { workload, route, .. })) =
         (&mut desired.dashboard, &plan.dashboard)
     {
         expose(&mut objects.service, workload.service.as_ref());
+        if route.is_some() {
+            objects.service.metadata.annotations.get_or_insert_default().insert(ROUTE.into(), "true".into());
+        }
         overlay(&mut objects.deployment.spec.template, workload);
     }
 }

@@ -14,6 +14,9 @@ use super::names::Component;
 use super::part_metadata;
 use crate::plan::Identity;
 
+/// On the dashboard's Service: an HTTPRoute leads to it. So nobody need look for one where there is none.
+pub const ROUTE: &str = "iotpipeline.io/http-route";
+
 /// What of an HTTPRoute the operator writes.
 /// <https://gateway-api.sigs.k8s.io/reference/spec/#httproutespec>
 #[derive(Clone, CustomResource, Debug, Deserialize, Serialize)]
