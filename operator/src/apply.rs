@@ -307,6 +307,7 @@ impl Pass<'_> {
             certificates,
             pods: _,
             claims: _,
+            events: _,
         } = children;
         self.sweep_kind::<Certificate>(certificates, withheld).await?;
         self.sweep_kind::<StatefulSet>(stateful_sets, withheld).await?;

@@ -2,6 +2,7 @@
 
 mod database;
 mod events;
+mod follow;
 mod parts;
 mod refresh;
 mod watch;
@@ -17,7 +18,6 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::core::Status;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
-use kube::runtime::events::Recorder;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -52,10 +52,9 @@ pub struct Context {
     pub fence: Fence,
     /// For the bridge's status and for databases and dashboards without an authority of their own.
     pub http: reqwest::Client,
-    /// For events.
-    pub recorder: Recorder,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    followed: follow::Followed,
     permits: Semaphore,
     failures: Mutex<HashMap<String, u32>>,
 }
@@ -89,9 +88,9 @@ impl Context {
         metrics: Arc<Metrics>,
     ) -> Result<Self, HttpError> {
         let http = http::client(None, &fence)?;
-        let recorder = Recorder::new(client.clone(), FIELD_MANAGER.into());
+        let followed = follow::Followed::new();
         let permits = Semaphore::new(CONCURRENCY.into());
-        Ok(Self { client, config, fence, http, recorder, metrics, permits, failures: Mutex::default() })
+        Ok(Self { client, config, fence, http, metrics, followed, permits, failures: Mutex::default() })
     }
 }
 
@@ -115,14 +114,16 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
     };
     let (store, pipelines) = watches.pipelines();
     context.metrics.add_store(store.clone());
+    let known = store.clone();
     Controller::for_stream(pipelines, store)
         .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
         .watches_stream(watches.stateful_sets(), watch::pipeline_of)
         .watches_stream(watches.deployments(), watch::pipeline_of)
         .watches_stream(watches.services(), watch::pipeline_of)
         .watches_stream(watches.config_maps(), watch::pipeline_of)
-        .watches_stream(watches.secrets(), watch::pipeline_of)
+        .watches_stream(watches.secrets(), move |secret| watch::pipelines_of_secret(&known, secret))
         .watches_stream(watches.pods(), watch::pipeline_of)
+        .reconcile_on(context.followed.news())
         .run(reconcile, error_policy, context)
         .for_each(|result| async move {
             if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = result {
@@ -137,6 +138,7 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
         // Owner references do the rest.
         return Ok(Action::await_change());
     }
+    context.followed.pause(&key(&pipeline));
     let _permit = context.permits.acquire().await;
     let started = Instant::now();
     let result = match tokio::time::timeout(PASS_LIMIT, pass(&pipeline, &context)).await {
@@ -148,17 +150,20 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
     if result.is_ok() {
         context.failures().remove(&key(&pipeline));
     }
-    result
+    result.map(|pause| pause.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// One pass: what is, what is to be, make it so, say how it is.
-async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error> {
-    let observed = observe(&context.client, pipeline).await?;
+async fn pass(pipeline: &IoTPipeline, context: &Arc<Context>) -> Result<Option<Duration>, Error> {
+    let observed = match observe(&context.client, pipeline).await {
+        Ok(observed) => observed,
+        Err(error) => return Err(tell(context, pipeline, error.into()).await),
+    };
     let plan = match Plan::new(pipeline, &observed, &context.config) {
         Ok(plan) => plan,
         Err(refusal) => {
             let facts = refused(context, pipeline, &observed, &refusal).await?;
-            return report(context, pipeline, &facts).await;
+            return report(context, pipeline, &facts).await.map(Some);
         }
     };
     let Names { namespace, pipeline: name } = &plan.pipeline.names;
@@ -167,18 +172,31 @@ async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error
     let desired = resources::desired(&plan, &database.tokens);
     let applied = match apply(&context.client, &plan, &desired, &observed.children).await {
         Ok(applied) => applied,
-        Err(error) if error.namespace_is_going() => return Ok(Action::await_change()),
-        Err(error) => {
-            if let Some(facts) = to_tell(&error) {
-                report(context, pipeline, &facts).await?;
-            }
-            return Err(error.into());
-        }
+        Err(error) if error.namespace_is_going() => return Ok(None),
+        Err(error) => return Err(tell(context, pipeline, error.into()).await),
     };
-    let bridge = refresh::refresh(context, &desired, &plan, &applied, &observed.children.pods).await?;
-    let dashboard = parts::dashboard(context, &plan, &database, &applied, &observed.children.pods).await;
-    let facts = parts::facts(&plan, &observed.children.pods, applied, database, bridge, dashboard);
-    report(context, pipeline, &facts).await
+    let children = &observed.children;
+    let (bridge, heard) = refresh::refresh(context, &desired, &plan, &applied, children).await?;
+    let dashboard = parts::dashboard(context, &plan, &database, &applied, children).await;
+    let facts = parts::facts(&plan, children, applied, database, bridge, dashboard);
+    let pause = report(context, pipeline, &facts).await?;
+    follow::follow(context, pipeline, &plan, heard);
+    Ok(Some(before_expiry(pause, &plan, observed.now)))
+}
+
+/// A certificate's end is no event.
+fn before_expiry(pause: Duration, plan: &Plan, now: jiff::Timestamp) -> Duration {
+    let left = expiries(plan).into_iter().filter_map(|(_, until)| {
+        let left = Duration::try_from(until.duration_since(now)).ok()?;
+        Some(left + Duration::from_secs(1))
+    });
+    left.fold(pause, Duration::min)
+}
+
+/// Reports a failure that doesn't go away by itself. The pass comes again in any case.
+async fn tell(context: &Context, pipeline: &IoTPipeline, error: Error) -> Error {
+    let Some(facts) = to_tell(&error) else { return error };
+    report(context, pipeline, &facts).await.err().unwrap_or(error)
 }
 
 /// What is missing may be what cert-manager has not been asked for yet.
@@ -207,22 +225,23 @@ async fn refused(
 }
 
 /// Failures that go away by themselves are not the user's business; the others are.
-fn to_tell(error: &ApplyError) -> Option<Facts> {
+fn to_tell(error: &Error) -> Option<Facts> {
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
     let reason = match error {
-        ApplyError::NameTaken { .. } => "NameTaken",
-        ApplyError::StillGoing { .. } => "WaitingForDeletion",
-        ApplyError::Write { source, .. } => match source.as_ref() {
-            kube::Error::Api(status) if status.code == 403 => "Forbidden",
-            kube::Error::Api(status) if status.code == 422 || status.code == 400 => "ObjectRefused",
+        Error::Apply(ApplyError::NameTaken { .. }) => "NameTaken",
+        Error::Apply(ApplyError::StillGoing { .. }) => "WaitingForDeletion",
+        Error::Apply(_) | Error::Observe(_) => match causes.find_map(answer)?.code {
+            403 => "Forbidden",
+            400 | 422 => "ObjectRefused",
             _ => return None,
         },
-        ApplyError::Serialize(_) => return None,
+        Error::Status(_) | Error::TooSlow => return None,
     };
     Some(Facts::Failed { reason: reason.into(), message: describe(error) })
 }
 
 /// Writes the status if it changed, and tells what a user should know. Returns when to look again.
-async fn report(context: &Context, pipeline: &IoTPipeline, facts: &Facts) -> Result<Action, Error> {
+async fn report(context: &Context, pipeline: &IoTPipeline, facts: &Facts) -> Result<Duration, Error> {
     let now = Time(Timestamp::now());
     let generation = pipeline.metadata.generation;
     let known = pipeline.status.as_ref();
@@ -240,7 +259,7 @@ async fn report(context: &Context, pipeline: &IoTPipeline, facts: &Facts) -> Res
             }
         }
     }
-    Ok(Action::requeue(look_again(pipeline, facts)))
+    Ok(look_again(pipeline, facts, &now))
 }
 
 async fn write_status(api: &Api<IoTPipeline>, name: &str, status: &IoTPipelineStatus) -> Result<(), Error> {
@@ -256,17 +275,23 @@ async fn write_status(api: &Api<IoTPipeline>, name: &str, status: &IoTPipelineSt
     }
 }
 
-/// Watches tell of nearly everything; these are for what they don't: Secrets that the user is to make,
-/// and what is outside the cluster.
-fn look_again(pipeline: &IoTPipeline, facts: &Facts) -> Duration {
+/// Watches tell of nearly everything, and what is followed of nearly all else. These are for what neither does:
+/// claims and events while something starts, and what is outside the cluster.
+fn look_again(pipeline: &IoTPipeline, facts: &Facts, now: &Time) -> Duration {
     let seconds = match facts {
-        Facts::Refused { .. } => 15,
-        Facts::Failed { .. } => 15,
-        Facts::Applied(parts) if !parts.all_ready() => parts.patience(),
+        Facts::Refused { .. } | Facts::Failed { .. } => 15,
+        Facts::Applied(parts) if !parts.all_ready() => parts.patience(is_fresh(pipeline, now)),
         Facts::Applied(_) if given_secrets(pipeline).is_empty() => 300,
         Facts::Applied(_) => 60,
     };
     Duration::from_secs(seconds)
+}
+
+/// Whether it is not ready for less than a minute: what is the matter may yet be told.
+fn is_fresh(pipeline: &IoTPipeline, now: &Time) -> bool {
+    let conditions = pipeline.status.iter().flat_map(|status| &status.conditions);
+    let mut ready = conditions.filter(|condition| condition.type_ == "Ready" && condition.status == "False");
+    ready.next().is_none_or(|ready| now.0.duration_since(ready.last_transition_time.0).as_secs() < 60)
 }
 
 /// Twice as long after every failure in a row, each pipeline for itself; longer if the API server asks for it.

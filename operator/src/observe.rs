@@ -6,7 +6,7 @@ use api::iotpipeline::IoTPipeline;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim, Pod, Secret, Service};
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -15,6 +15,7 @@ use crate::credentials::{self, Credentials, NoCredential};
 use crate::plan::given_secrets;
 use crate::resources::issued::{self, Certificate};
 use crate::resources::names::Names;
+use crate::workload;
 
 /// What is in the cluster, as far as it matters to one pipeline.
 #[derive(Default)]
@@ -48,6 +49,8 @@ pub struct Children {
     pub claims: Vec<PersistentVolumeClaim>,
     /// What cert-manager was asked for.
     pub certificates: Vec<Certificate>,
+    /// What was said of those of which nothing else tells the cause.
+    pub events: Vec<Event>,
 }
 
 /// Why the cluster could not be read.
@@ -93,8 +96,18 @@ pub async fn observe(client: &Client, pipeline: &IoTPipeline) -> Result<Observed
         true => certificates(client, &names).await?,
         false => Vec::new(),
     };
-    let mut children =
-        Children { stateful_sets, deployments, services, config_maps, secrets, pods, claims, certificates };
+    let mut children = Children {
+        stateful_sets,
+        deployments,
+        services,
+        config_maps,
+        secrets,
+        pods,
+        claims,
+        certificates,
+        events: Vec::new(),
+    };
+    children.events = events(client, &names, &children).await;
 
     // A Secret that lost its labels still has the password that devices use.
     for name in credentials::secret_names(pipeline) {
@@ -125,6 +138,20 @@ async fn certificates(client: &Client, names: &Names) -> Result<Vec<Certificate>
         Err(ObserveError::List { source, .. }) if is_not_found(&source) => Ok(Vec::new()),
         found => found,
     }
+}
+
+/// Without them everything works, and less is told.
+async fn events(client: &Client, names: &Names, children: &Children) -> Vec<Event> {
+    let api: Api<Event> = Api::namespaced(client.clone(), &names.namespace);
+    let mut found = Vec::new();
+    for (kind, name, uid) in workload::unexplained(children) {
+        let about = format!("involvedObject.kind={kind},involvedObject.name={name},involvedObject.uid={uid}");
+        match api.list(&ListParams::default().fields(&about).limit(50)).await {
+            Ok(list) => found.extend(list.items),
+            Err(error) => tracing::debug!(%error, kind, name, "events can't be read"),
+        }
+    }
+    found
 }
 
 fn is_not_found(error: &kube::Error) -> bool {

@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
 use crate::metrics::Metrics;
+use crate::plan::given_secrets;
 use crate::resources::names::{INSTANCE, MANAGED};
 
 /// A watch ends by itself after this, and goes on where it was. One that the network has swallowed is
@@ -86,15 +87,15 @@ impl Watches {
     }
 
     pub(super) fn secrets(&self) -> impl Stream<Item = Watched<PartialObjectMeta<Secret>>> + Send + 'static {
-        self.children()
+        // Those that users give have no labels. Only what is kept of them, their names, is of interest; what
+        // `kubectl apply` notes in an annotation is sent too, and dropped at once.
+        self.metadata_of(config())
     }
 
     pub(super) fn pods(&self) -> impl Stream<Item = Watched<PartialObjectMeta<Pod>>> + Send + 'static {
         self.children()
     }
 
-    /// Only the metadata of labelled objects: the content of foreign Secrets is neither sent nor kept.
-    /// Deletions pass the predicate, since they have a resource version of their own.
     fn children<K>(&self) -> impl Stream<Item = Watched<PartialObjectMeta<K>>> + Send + use<K> + 'static
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
@@ -105,7 +106,25 @@ impl Watches {
             + Sync
             + 'static,
     {
-        let objects = watcher(self.api::<PartialObjectMeta<K>>(), config().labels(MANAGED))
+        self.metadata_of(config().labels(MANAGED))
+    }
+
+    /// Only metadata: the content of foreign Secrets is neither sent nor kept. Deletions pass the predicate,
+    /// since they have a resource version of their own.
+    fn metadata_of<K>(
+        &self,
+        config: watcher::Config,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<K>>> + Send + use<K> + 'static
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let objects = watcher(self.api::<PartialObjectMeta<K>>(), config)
             .modify(|object: &mut PartialObjectMeta<K>| {
                 object.metadata.managed_fields = None;
                 object.metadata.annotations = None;
@@ -183,4 +202,21 @@ pub(super) fn pipeline_of<K: Resource>(object: PartialObjectMeta<K>) -> Option<O
     let name = object.labels().get(INSTANCE)?;
     let namespace = object.metadata.namespace.as_deref()?;
     Some(ObjectRef::new(name).within(namespace))
+}
+
+/// Whose Secret it is, and those that it is given to.
+pub(super) fn pipelines_of_secret(
+    pipelines: &Store<IoTPipeline>,
+    secret: PartialObjectMeta<Secret>,
+) -> Vec<ObjectRef<IoTPipeline>> {
+    let (name, namespace) = (secret.name_any(), secret.namespace());
+    let is_given = |pipeline: &&Arc<IoTPipeline>| {
+        pipeline.namespace() == namespace && given_secrets(pipeline).contains(&name)
+    };
+    let pipelines = pipelines.state();
+    let given = pipelines.iter().filter(is_given).map(|pipeline| ObjectRef::from_obj(pipeline.as_ref()));
+    let is_labelled =
+        secret.labels().get("app.kubernetes.io/managed-by").is_some_and(|by| MANAGED.ends_with(by));
+    let own = if is_labelled { pipeline_of(secret) } else { None };
+    own.into_iter().chain(given).collect()
 }
