@@ -74,7 +74,8 @@ pub struct MqttConfig {
     /// Seconds between pings when nothing else is sent; the broker gives up after one and a half times that.
     #[serde(default = "default_keep_alive_seconds")]
     pub keep_alive_seconds: u16,
-    /// Seconds for which the broker keeps the session, and what it queued, without a connection.
+    /// Seconds for which the broker keeps the session, and what it queued, without a connection. One of MQTT 3.1.1
+    /// decides that itself.
     #[serde(default = "default_session_expiry_seconds")]
     pub session_expiry_seconds: u32,
     /// The largest packet that the bridge accepts, in bytes.

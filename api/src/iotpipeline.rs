@@ -11,6 +11,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::lifecycle::{DeletionPolicy, NetworkPolicySettings};
+use crate::placement::{IngressSettings, PodSettings, RouteSettings, ServiceSettings};
 use crate::route::Route;
 use crate::schema::{INFLUX_NAME_RULES, rules};
 
@@ -54,6 +56,23 @@ pub struct IoTPipelineSpec {
     #[serde(default)]
     pub bridge: Bridge,
 
+    /// The operator changes nothing while this is true; what runs goes on.
+    #[serde(default)]
+    pub suspend: bool,
+
+    /// Nothing runs while this is true: no pods. Volumes and Secrets are kept.
+    #[serde(default)]
+    pub hibernate: bool,
+
+    /// Whether volumes and the database's admin Secret outlive the pipeline (Retain), for a pipeline of the same
+    /// name, or go with it (Delete).
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+
+    /// The network policies, which admit only the pipeline's own traffic.
+    #[serde(default)]
+    pub network_policy: NetworkPolicySettings,
+
     /// The passwords and tokens that the operator makes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
@@ -67,8 +86,8 @@ pub struct IoTPipelineSpec {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("!has(self.external) || !(has(self.tls) || has(self.plain) || has(self.storage) || has(self.queue) || has(self.users) || has(self.image) || has(self.resources))",
-     "a broker is managed or external: remove external, or else tls, plain, storage, queue, users, image and resources"),
+    ("!has(self.external) || !(has(self.tls) || has(self.plain) || has(self.storage) || has(self.queue) || has(self.users) || has(self.image) || has(self.resources) || has(self.pod) || has(self.service))",
+     "a broker is managed or external: remove external, or else tls, plain, storage, queue, users, image, resources, pod and service"),
     ("!has(oldSelf.storage) || has(self.storage) || has(self.external)",
      "storage can't be removed, since the volume has its size: keep it"),
     ("has(oldSelf.storage) || !has(self.storage) || has(oldSelf.external) || quantity(self.storage.size).compareTo(quantity('1Gi')) >= 0",
@@ -110,7 +129,15 @@ pub struct Broker {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 
-    /// A broker that is not the operator's. It must speak MQTT 5.
+    /// Where its pods run, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodSettings>,
+
+    /// Its Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceSettings>,
+
+    /// A broker that is not the operator's. It speaks MQTT 5 or 3.1.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalBroker>,
 }
@@ -241,10 +268,10 @@ pub struct ExternalBroker {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("!has(self.external) || !(has(self.tls) || has(self.retention) || has(self.storage) || has(self.image) || has(self.resources))",
-     "a database is managed or external: remove external, or else tls, retention, storage, image and resources"),
-    ("has(self.external) || has(oldSelf.external) || (self.organization == oldSelf.organization && self.bucket == oldSelf.bucket)",
-     "the organization and the bucket of a managed database can't be changed, since what is stored would stay behind: make another pipeline"),
+    ("!has(self.external) || !(has(self.tls) || has(self.retention) || has(self.storage) || has(self.image) || has(self.resources) || has(self.pod))",
+     "a database is managed or external: remove external, or else tls, retention, storage, image, resources and pod"),
+    ("has(self.external) || has(oldSelf.external) || self.organization == oldSelf.organization",
+     "the organization of a managed database can't be changed, since what is stored would stay behind: make another pipeline"),
     ("!has(oldSelf.storage) || has(self.storage) || has(self.external)",
      "storage can't be removed, since the volume has its size: keep it"),
     ("has(oldSelf.storage) || !has(self.storage) || has(oldSelf.external) || quantity(self.storage.size).compareTo(quantity('5Gi')) >= 0",
@@ -256,7 +283,7 @@ pub struct Database {
     #[schemars(length(min = 1, max = 128))]
     pub organization: String,
 
-    /// InfluxDB's bucket, which holds the points.
+    /// InfluxDB's bucket, which holds the points. That of a managed database is renamed, with its points.
     #[serde(default = "default_bucket")]
     #[schemars(length(min = 1, max = 128), extend("x-kubernetes-validations" = rules(INFLUX_NAME_RULES)))]
     pub bucket: String,
@@ -288,6 +315,10 @@ pub struct Database {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 
+    /// Where its pods run, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodSettings>,
+
     /// A database with InfluxDB 2's API that is not the operator's. Organization and bucket must exist there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalDatabase>,
@@ -303,6 +334,7 @@ impl Default for Database {
             storage: None,
             image: None,
             resources: None,
+            pod: None,
             external: None,
         }
     }
@@ -345,8 +377,8 @@ const HTTP_URL_RULES: &[(&str, &str)] = &[(
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("!has(self.external) || !(has(self.tls) || has(self.image) || has(self.resources))",
-     "a dashboard is managed or external: remove external, or else tls, image and resources"),
+    ("!has(self.external) || !(has(self.tls) || has(self.image) || has(self.resources) || has(self.pod) || has(self.service) || has(self.ingress) || has(self.route))",
+     "a dashboard is managed or external: remove external, or else tls, image, resources, pod, service, ingress and route"),
 ])))]
 pub struct Dashboard {
     /// Present (tls: {}): HTTPS. Absent: HTTP.
@@ -360,6 +392,22 @@ pub struct Dashboard {
     /// CPU and memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+
+    /// Where its pods run, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodSettings>,
+
+    /// Its Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceSettings>,
+
+    /// An Ingress that leads to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<IngressSettings>,
+
+    /// An HTTPRoute that leads to it, where the cluster has the Gateway API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<RouteSettings>,
 
     /// A Grafana that is not the operator's: the data source and the dashboard are put there by its API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -406,6 +454,10 @@ pub struct Bridge {
     /// CPU and memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+
+    /// Where its pods run, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodSettings>,
 }
 
 /// The passwords and tokens that the operator makes. They are made anew at once when the pipeline's annotation
@@ -535,8 +587,8 @@ pub struct IoTPipelineStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready (a message can cross the whole chain), Reconciling, Stalled, BrokerReady, DatabaseReady, BridgeReady,
-    /// DashboardReady.
+    /// Ready (a message can cross the whole chain), Reconciling, Stalled, Suspended, BrokerReady, DatabaseReady,
+    /// BridgeReady, DashboardReady.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -590,9 +642,8 @@ pub fn retention_seconds(retention: &str) -> Result<i64, String> {
 mod tests {
     use std::path::Path;
 
-    use kube::CustomResourceExt;
-
     use super::*;
+    use crate::definition::definition;
 
     const CRD: &str = "../crds/iotpipelines.iotpipeline.io.yaml";
 
@@ -601,7 +652,8 @@ mod tests {
         // Of a step of two spaces, half of the file would be indentation.
         let options = serde_saphyr::ser_options! { indent_step: 1 };
         let mut generated = String::new();
-        serde_saphyr::to_fmt_writer_with_options(&mut generated, &IoTPipeline::crd(), options)
+        let definition = definition().expect("the definition is JSON");
+        serde_saphyr::to_fmt_writer_with_options(&mut generated, &definition, options)
             .expect("the definition is YAML");
         let generated = generated.replace("- \n", "-\n");
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(CRD);
@@ -627,7 +679,7 @@ mod tests {
                 undocumented(path, &schema["items"], found);
             }
         }
-        let crd = serde_json::to_value(IoTPipeline::crd()).expect("the definition is JSON");
+        let crd = definition().expect("the definition is JSON");
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
         let mut found = Vec::new();
         undocumented("spec", &schema["spec"], &mut found);

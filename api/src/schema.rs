@@ -1,12 +1,23 @@
 //! Schema extensions that schemars does not derive: CEL rules and list types, as Kubernetes reads them.
 //! <https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/custom-resource-definition-v1/>
 
-use schemars::Schema;
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 /// `x-kubernetes-validations`: CEL rules, each with the message that a refused user reads.
 pub(crate) fn rules(rules: &[(&str, &str)]) -> Value {
     rules.iter().map(|(rule, message)| json!({"rule": rule, "message": message})).collect()
+}
+
+/// An object of Kubernetes', whose schema would be larger than the definition may be. The operator reads it by
+/// its type, and refuses what that doesn't know.
+pub(crate) fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// A list of such.
+pub(crate) fn any_objects(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "items": any_object(generator)})
 }
 
 /// A copy of json's schema, without saying everything again: the definition has a limit of size, and the

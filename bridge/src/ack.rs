@@ -87,6 +87,11 @@ impl Acks {
         self.slots.clear();
     }
 
+    /// Whether a message of this packet id was received and is not acknowledged yet.
+    pub fn awaits(&self, packet_id: u16) -> bool {
+        self.slots.iter().any(|slot| slot.packet_id == packet_id)
+    }
+
     /// How many messages are not acknowledged yet.
     pub fn outstanding(&self) -> usize {
         self.slots.len()

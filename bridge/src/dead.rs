@@ -1,13 +1,20 @@
 //! Dead letters: messages that can't be stored, published for someone to look at. The original is
 //! acknowledged only when the broker has taken the dead letter, or has refused it for good.
+//!
+//! In MQTT 5 a dead letter is the message's payload, with the reason as a property. 3.1.1 has none, so there it
+//! is a JSON object of all: what belongs together stays together.
 
 use std::collections::{HashMap, VecDeque};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Publish, PublishProperties};
+use rumqttc::v5::mqttbytes::v5::{Packet, Publish, PublishProperties};
+use serde_json::json;
 
 use crate::ack::Sequence;
+use crate::version::Version;
 
 /// Sent and not yet acknowledged by the broker; more wait here.
 const WINDOW: usize = 100;
@@ -34,6 +41,8 @@ pub struct DeadLetter {
 /// What the broker allows a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// What it speaks.
+    pub version: Version,
     /// Messages sent and not acknowledged.
     pub receive_maximum: usize,
     /// Bytes of one packet.
@@ -101,8 +110,9 @@ impl DeadLetters {
             && let Some(letter) = self.waiting.pop_front()
         {
             let packet_id = next_id(self);
-            let publish = letter.publish(packet_id);
-            if publish.size() > limits.packet_size || publish.write(out).is_err() {
+            let publish = letter.publish(packet_id, limits.version);
+            let is_too_large = publish.size() > limits.packet_size;
+            if is_too_large || limits.version.write(Packet::Publish(publish), out).is_err() {
                 too_large.push(self.forget(letter));
             } else {
                 self.sent.insert(packet_id, letter);
@@ -133,16 +143,31 @@ impl DeadLetters {
 }
 
 impl DeadLetter {
-    fn publish(&self, packet_id: u16) -> Publish {
+    fn publish(&self, packet_id: u16, version: Version) -> Publish {
         let property = |name: &str, value: &str| (name.to_owned(), cut(value).to_owned());
         let properties = PublishProperties {
             user_properties: vec![property("reason", &self.reason), property("topic", &self.topic)],
             ..PublishProperties::default()
         };
-        let mut publish =
-            Publish::new(self.destination.clone(), QoS::AtLeastOnce, self.payload.clone(), Some(properties));
+        let (payload, properties) = match version {
+            Version::V5 => (self.payload.clone(), Some(properties)),
+            Version::V311 => (self.envelope(), None),
+        };
+        let mut publish = Publish::new(self.destination.clone(), QoS::AtLeastOnce, payload, properties);
         publish.pkid = packet_id;
         publish
+    }
+
+    fn envelope(&self) -> Bytes {
+        let (reason, topic) = (cut(&self.reason), &self.topic);
+        let envelope = match str::from_utf8(&self.payload) {
+            Ok(text) => json!({"reason": reason, "topic": topic, "payload": text}),
+            Err(_) => {
+                let bytes = STANDARD.encode(&self.payload);
+                json!({"reason": reason, "topic": topic, "payloadBase64": bytes})
+            }
+        };
+        envelope.to_string().into()
     }
 }
 
@@ -157,8 +182,9 @@ fn cut(text: &str) -> &str {
 mod tests {
     use super::*;
     use crate::ack::Acks;
+    use crate::packet::{self, Incoming};
 
-    const LIMITS: Limits = Limits { receive_maximum: 2, packet_size: 1_000 };
+    const LIMITS: Limits = Limits { version: Version::V5, receive_maximum: 2, packet_size: 1_000 };
 
     fn letter(sequence: Sequence, payload: usize) -> DeadLetter {
         DeadLetter {
@@ -195,6 +221,23 @@ mod tests {
         assert!(DeadLetters::push(&mut letters, letter(Sequence::NONE, 2_000)).is_none());
         assert_eq!(write(&mut letters, &mut ids, &mut out), 1);
         assert!(letters.is_empty() && out.is_empty());
+    }
+
+    #[test]
+    fn without_properties_it_holds_reason_topic_and_payload_also_if_that_is_no_text() {
+        let limits = Limits { version: Version::V311, ..LIMITS };
+        for (payload, key, value) in [(&b"warm"[..], "payload", "warm"), (b"\xff", "payloadBase64", "/w==")] {
+            let (mut letters, mut ids, mut out) = <(DeadLetters, PacketIds, BytesMut)>::default();
+            let letter = DeadLetter { payload: payload.into(), ..letter(Sequence::NONE, 0) };
+            assert!(letters.push(letter).is_none());
+            letters.write(limits, &mut |letters| ids.next(|id| letters.uses(id)), &mut out);
+            let Ok(Incoming::Publish(publish)) = packet::parse(&out, Version::V311) else {
+                panic!("{out:?}")
+            };
+            assert_eq!(publish.topic, b"iotpipeline/lab/dead-letter/r");
+            let envelope: serde_json::Value = serde_json::from_slice(publish.payload).expect("JSON");
+            assert_eq!(envelope, json!({"reason": "not a number", "topic": "a/b", key: value}));
+        }
     }
 
     #[test]

@@ -104,6 +104,17 @@ impl Intake {
         self.memories.disconnected();
     }
 
+    fn too_large(&self, publish: &Publish<'_>) -> Option<String> {
+        let length = publish.payload.len() + publish.unread;
+        if publish.unread > 0 {
+            return Some(format!(
+                "the payload has {length} bytes, more than the bridge takes: it is not kept"
+            ));
+        }
+        let largest = self.largest.filter(|&largest| length > largest as usize)?;
+        Some(format!("the payload has {length} bytes, and bridge.maxMessageSize is {largest}"))
+    }
+
     /// Takes one message in that was received at `stamp`; `repeated` if that was before.
     pub fn accept(
         &mut self,
@@ -123,7 +134,7 @@ impl Intake {
         table.matches(topic, &self.levels, publish.subscriptions.ids(), &mut self.found);
         let Publish { payload, properties, retained, .. } = *publish;
         let message = Message { topic, levels: &self.levels, payload, properties, retained };
-        let too_large = self.largest.filter(|&largest| payload.len() > largest as usize);
+        let too_large = self.too_large(publish);
         let is_dropped = publish.qos == 0 && !self.found.is_empty() && batches.bytes() > QOS_0_BYTES;
         if too_large.is_some() || is_dropped {
             // What a birth tells must be known later, though its points are not stored.
@@ -134,9 +145,7 @@ impl Intake {
                 self.discarded.clear();
             }
         }
-        if let Some(largest) = too_large {
-            let length = payload.len();
-            let reason = format!("the payload has {length} bytes, and bridge.maxMessageSize is {largest}");
+        if let Some(reason) = too_large {
             let refusal = |&route| Refusal { route, reason: reason.clone() };
             taken.refusals = self.found.iter().map(refusal).collect();
             return taken;

@@ -3,7 +3,7 @@
 //! A message's way, one file a stage:
 //!
 //! 1. [`source`] dials the broker, by [`tls`] and [`websocket`] where its URL says so, and reads in gulps; [`packet`]
-//!    finds the packets, [`session`] answers them.
+//!    finds the packets, in the [`version`] of the connection, [`session`] answers them.
 //! 2. [`intake`] takes a message in: [`route`] finds its routes in the compiled [`table`], [`decode`]
 //!    reads the payload (keys and values by [`object`] with `value` and `cbor`, line protocol by [`lines`]) into
 //!    [`values`], [`point`] and [`encode`] write them as line protocol into the open [`batch`]; [`properties`] are
@@ -11,7 +11,7 @@
 //!    whose messages hang together: what a route has to remember is in its [`memory`], and [`rebirth`] asks for
 //!    what was missed.
 //! 3. [`sink`] stores batches through [`database`], as [`compress`] makes them small, and finds out which points are refused.
-//! 4. [`ack`] knows what may be acknowledged; [`dead`] publishes what can't be stored.
+//! 4. [`ack`] knows what may be acknowledged, [`room`] how much may not be yet; [`dead`] publishes what can't be stored.
 //! 5. [`stamps`] gives each message its time of reception, and a message that comes again the one that it
 //!    had; [`journal`] keeps them on the volume.
 //! 6. [`canary`] is a message of the bridge's own that takes the whole way, to see whether messages can.
@@ -54,6 +54,7 @@ pub mod pipeline;
 pub mod point;
 pub mod properties;
 pub mod rebirth;
+pub mod room;
 pub mod route;
 pub mod series;
 pub mod session;
@@ -67,6 +68,7 @@ pub mod table;
 pub mod tls;
 mod value;
 pub mod values;
+pub mod version;
 pub mod watchdog;
 pub mod websocket;
 

@@ -1,13 +1,15 @@
-//! MQTT 5 packets: framing and PUBLISH, which are hot, are read here from borrowed bytes; all others
-//! go through rumqttc's codec, one whole frame at a time.
+//! MQTT packets: framing and PUBLISH, which are hot, are read here from borrowed bytes; all others
+//! go through rumqttc's codecs ([`crate::version`]), one whole frame at a time.
 //!
-//! Whole frames only, because that codec says "more bytes needed" of a malformed packet too.
+//! Whole frames only, because those codecs say "more bytes needed" of a malformed packet too.
 //! <https://docs.oasis-open.org/mqtt/mqtt/v5.0/os/mqtt-v5.0-os.html>
 
-use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::v5::Packet;
 
 use crate::properties::{self, Properties, Property};
+use crate::version::Version;
+
+const PUBLISH: u8 = 3;
 
 /// Bytes from the broker that are no packet, or one that a broker must not send.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
@@ -26,6 +28,9 @@ pub enum PacketError {
     /// Not a packet.
     #[error("the broker sent a malformed packet: {0}")]
     Malformed(String),
+    /// A packet of the bridge's own that is none.
+    #[error("a packet can't be written: {0}")]
+    Unwritable(String),
     /// An alias, though none was allowed.
     #[error("the broker used a topic alias, though the bridge allows none")]
     TopicAlias,
@@ -45,6 +50,8 @@ pub enum Incoming<'f> {
 /// A message, borrowed from the read buffer.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Publish<'f> {
+    /// The broker says that it has sent it before.
+    pub dup: bool,
     /// Quality of service: 0, 1 or 2.
     pub qos: u8,
     /// The packet id; 0 for QoS 0.
@@ -53,6 +60,8 @@ pub struct Publish<'f> {
     pub topic: &'f [u8],
     /// What was published.
     pub payload: &'f [u8],
+    /// Bytes of the payload that are not read, since the packet is too large.
+    pub unread: usize,
     /// Which subscriptions this copy is for.
     pub subscriptions: Subscriptions,
     /// Whether the broker had retained it, and delivers it because the subscription is new. Brokers clear
@@ -116,20 +125,17 @@ pub(crate) fn variable_integer(bytes: &[u8]) -> Result<Option<(u32, usize)>, Pac
 ///
 /// # Errors
 /// If it is malformed.
-pub fn parse(frame: &[u8]) -> Result<Incoming<'_>, PacketError> {
-    const PUBLISH: u8 = 3;
+pub fn parse(frame: &[u8], version: Version) -> Result<Incoming<'_>, PacketError> {
     const DISCONNECT: u8 = 14;
     match frame {
-        [first, ..] if first >> 4 == PUBLISH => publish(frame).map(Incoming::Publish),
+        [first, ..] if first >> 4 == PUBLISH => publish(frame, version).map(Incoming::Publish),
         // rumqttc's codec refuses the short form, which the specification allows (section 3.14.2.1).
         [first, 0] if first >> 4 == DISCONNECT => Ok(Incoming::Disconnect),
-        _ => Packet::read(&mut BytesMut::from(frame), None)
-            .map(|packet| Incoming::Other(packet.into()))
-            .map_err(|error| PacketError::Malformed(error.to_string())),
+        _ => version.read(frame).map(|packet| Incoming::Other(packet.into())),
     }
 }
 
-fn publish(frame: &[u8]) -> Result<Publish<'_>, PacketError> {
+fn publish(frame: &[u8], version: Version) -> Result<Publish<'_>, PacketError> {
     let malformed = |what: &str| PacketError::Malformed(format!("{what} in PUBLISH"));
     let qos = (frame[0] >> 1) & 3;
     if qos == 3 {
@@ -148,17 +154,43 @@ fn publish(frame: &[u8]) -> Result<Publish<'_>, PacketError> {
     if qos > 0 && packet_id == 0 {
         return Err(malformed("packet id 0"));
     }
-    let (length, header) = variable_integer(rest)?.ok_or_else(|| malformed("too few bytes"))?;
-    let (properties, payload) = rest[header..]
-        .split_at_checked(length as usize)
-        .ok_or_else(|| malformed("properties longer than the packet"))?;
+    let (properties, payload) = match version {
+        Version::V311 => (&[][..], rest),
+        Version::V5 => {
+            let (length, header) = variable_integer(rest)?.ok_or_else(|| malformed("too few bytes"))?;
+            let split = rest[header..].split_at_checked(length as usize);
+            split.ok_or_else(|| malformed("properties longer than the packet"))?
+        }
+    };
     let subscriptions = subscriptions(properties)?;
-    let retained = frame[0] & 1 == 1;
+    let (retained, dup) = (frame[0] & 1 == 1, frame[0] & 8 == 8);
     let properties = Properties::new(properties);
     if topic.is_empty() {
-        return Err(PacketError::TopicAlias);
+        // In 3.1.1 there are no aliases, and no empty topics either.
+        return Err(match version {
+            Version::V5 => PacketError::TopicAlias,
+            Version::V311 => malformed("an empty topic"),
+        });
     }
-    Ok(Publish { qos, packet_id, topic, payload, subscriptions, retained, properties })
+    Ok(Publish { dup, qos, packet_id, topic, payload, unread: 0, subscriptions, retained, properties })
+}
+
+/// The beginning of a message of 3.1.1 that is larger than packets may be, and the beginning's length; nothing if
+/// more bytes are needed to know it. In 3.1.1 no broker is told how large packets may be, and one that ended
+/// the connection for it would be sent the same again, for ever.
+///
+/// # Errors
+/// If it is no message, or malformed.
+pub fn oversized(bytes: &[u8], size: usize, max: usize) -> Result<Option<(Publish<'_>, usize)>, PacketError> {
+    if bytes.first().is_none_or(|first| first >> 4 != PUBLISH) {
+        return Err(PacketError::TooLarge { size, max });
+    }
+    let (_, header) = variable_integer(&bytes[1..])?.ok_or(PacketError::Length)?;
+    let Some(topic) = bytes.get(1 + header..3 + header) else { return Ok(None) };
+    let length = (3 + header + usize::from(u16_of(topic)) + 2).min(size);
+    let Some(beginning) = bytes.get(..length) else { return Ok(None) };
+    let message = publish(beginning, Version::V311)?;
+    Ok(Some((Publish { unread: size - length + message.payload.len(), payload: &[], ..message }, length)))
 }
 
 fn u16_of(bytes: &[u8]) -> u16 {
@@ -181,6 +213,7 @@ fn subscriptions(mut properties: &[u8]) -> Result<Subscriptions, PacketError> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
     use proptest::prelude::*;
     use rumqttc::v5::mqttbytes::QoS;
     use rumqttc::v5::mqttbytes::v5::{Publish as TheirPublish, PublishProperties};
@@ -201,14 +234,28 @@ mod tests {
     }
 
     #[test]
+    fn the_beginning_of_a_message_that_is_too_large_tells_its_topic_and_packet_id() {
+        let frame = [&[0x32, 0xe8, 0x07, 0, 1, b'a', 0, 9][..], &[b'x'; 995]].concat();
+        for known in 3..8 {
+            assert_eq!(oversized(&frame[..known], 1_003, 1_000), Ok(None));
+        }
+        let (message, length) = oversized(&frame, 1_003, 1_000).expect("a message").expect("enough");
+        assert_eq!((message.topic, message.packet_id, message.payload), (&b"a"[..], 9, &b""[..]));
+        assert_eq!((message.unread, length), (995, 8));
+        let error = PacketError::TooLarge { size: 1_003, max: 1_000 };
+        assert_eq!(oversized(&[0x90, 0xe8, 0x07], 1_003, 1_000), Err(error));
+    }
+
+    #[test]
     fn the_short_disconnect_is_one() {
-        assert!(matches!(parse(&[0xe0, 0]), Ok(Incoming::Disconnect)));
+        assert!(matches!(parse(&[0xe0, 0], Version::V5), Ok(Incoming::Disconnect)));
     }
 
     #[test]
     fn a_topic_alias_is_refused() {
         let frame = [0x30, 7, 0, 0, 3, 0x23, 0, 1, b'x'];
-        assert_eq!(publish(&frame), Err(PacketError::TopicAlias));
+        assert_eq!(publish(&frame, Version::V5), Err(PacketError::TopicAlias));
+        assert!(matches!(publish(&[0x30, 2, 0, 0], Version::V311), Err(PacketError::Malformed(_))));
     }
 
     fn properties() -> impl Strategy<Value = Option<PublishProperties>> {
@@ -232,21 +279,23 @@ mod tests {
         #[test]
         fn a_message_reads_as_rumqttc_wrote_it(
             topic in "[a-zé/]{1,20}", payload in prop::collection::vec(any::<u8>(), 0..200),
-            qos in 0..3_u8, packet_id in 1..=u16::MAX, properties in properties(), retain in any::<bool>(),
+            qos in 0..3_u8, packet_id in 1..=u16::MAX, properties in properties(),
+            retain in any::<bool>(), dup in any::<bool>(),
         ) {
             let level = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][usize::from(qos)];
             let mut theirs = TheirPublish::new(topic.clone(), level, payload.clone(), properties.clone());
             theirs.pkid = packet_id;
             theirs.retain = retain;
+            theirs.dup = dup;
             let mut frame = BytesMut::new();
             theirs.write(&mut frame).expect("they can write it");
             prop_assert_eq!(frame_length(&frame, usize::MAX), Ok(Some(frame.len())));
-            let ours = publish(&frame).expect("we can read it");
+            let ours = publish(&frame, Version::V5).expect("we can read it");
             prop_assert_eq!(ours.topic, topic.as_bytes());
             prop_assert_eq!(ours.payload, &payload[..]);
             prop_assert_eq!(ours.qos, qos);
             prop_assert_eq!(ours.packet_id, if qos == 0 { 0 } else { packet_id });
-            prop_assert_eq!(ours.retained, retain);
+            prop_assert_eq!((ours.retained, ours.dup), (retain, dup));
             let content_type = properties.as_ref().and_then(|all| all.content_type.as_deref());
             prop_assert_eq!(ours.properties.content_type(), content_type.map(str::as_bytes));
             for (name, value) in properties.iter().flat_map(|all| &all.user_properties) {
@@ -257,9 +306,29 @@ mod tests {
         }
 
         #[test]
+        fn a_message_of_3_1_1_reads_as_rumqttc_wrote_it(
+            topic in "[a-zé/]{1,20}", payload in prop::collection::vec(any::<u8>(), 0..200),
+            qos in 0..3_u8, packet_id in 1..=u16::MAX, retain in any::<bool>(), dup in any::<bool>(),
+        ) {
+            use rumqttc::mqttbytes::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
+            let level = [AtMostOnce, AtLeastOnce, ExactlyOnce][usize::from(qos)];
+            let mut theirs = rumqttc::mqttbytes::v4::Publish::new(topic.clone(), level, payload.clone());
+            (theirs.retain, theirs.dup) = (retain, dup);
+            theirs.pkid = if qos == 0 { 0 } else { packet_id };
+            let mut frame = BytesMut::new();
+            theirs.write(&mut frame).expect("they can write it");
+            let ours = publish(&frame, Version::V311).expect("we can read it");
+            let expected = Publish {
+                dup, qos, packet_id: theirs.pkid, topic: topic.as_bytes(), payload: &payload, retained: retain,
+                ..Publish::default()
+            };
+            prop_assert_eq!(ours, expected);
+        }
+
+        #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             if let Ok(Some(length)) = frame_length(&bytes, 1_000) && let Some(frame) = bytes.get(..length) {
-                drop(parse(frame));
+                drop((parse(frame, Version::V5), parse(frame, Version::V311)));
             }
         }
     }

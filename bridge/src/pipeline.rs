@@ -2,7 +2,6 @@
 //! what has ended back to the broker as acknowledgements. One task; nothing here waits for one side
 //! while the other has something to say.
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,11 +16,13 @@ use crate::config::{ConfigError, Loaded, Watch};
 use crate::health::Health;
 use crate::journal::Journal;
 use crate::metrics::{ReasonLabel, SideName};
-use crate::packet;
+use crate::packet::{self, PacketError};
 use crate::session::Session;
 use crate::sink::{Outcome, Sink};
-use crate::source::{Event, KeepAlive, Link, SourceError};
+use crate::source::{Connection, Event, KeepAlive, Link, SourceError};
 use crate::state::State;
+use crate::subscribe::Held;
+use crate::version::Version;
 use crate::watchdog::Watchdog;
 
 /// How often the configuration file, the keep-alive and refused subscriptions are looked at.
@@ -118,7 +119,7 @@ impl Pipeline {
             self.sink.write(batch);
         }
         let most = if self.health.database_answers() { SLOW_BYTES } else { PAUSE_BYTES };
-        self.link.paused = self.batches.bytes() > most;
+        self.link.paused = self.batches.bytes() > most || self.session.is_full();
     }
 
     fn is_drained(&mut self) -> bool {
@@ -149,10 +150,9 @@ impl Pipeline {
 
     fn react(&mut self, event: Event) {
         match event {
-            Event::Connected(connack) => {
-                self.session.connected(&connack);
-                self.flush();
-                if let Err(error) = self.take() {
+            Event::Connected(version, connack) => {
+                self.session.connected(version, &connack);
+                if let Err(error) = self.begin() {
                     self.lose(error);
                 }
             }
@@ -167,25 +167,45 @@ impl Pipeline {
         }
     }
 
+    /// A connection is there.
+    fn begin(&mut self) -> Result<(), SourceError> {
+        self.session.check_version()?;
+        self.flush();
+        self.take()
+    }
+
     /// Takes all whole packets out of the input.
     fn take(&mut self) -> Result<(), SourceError> {
         let max = self.config.mqtt.max_packet_size as usize;
         let Some(connection) = self.link.connection() else { return Ok(()) };
         let mut input = std::mem::take(&mut connection.input);
-        let output = &mut connection.output;
+        let Connection { version, output, skip, .. } = connection;
+        let version = *version;
         let mut taken = 0;
         self.session.tick(SystemTime::now());
         self.behind = false;
         let result = loop {
-            if self.batches.bytes() > PAUSE_BYTES {
-                // Few bytes can make many points.
+            if self.batches.bytes() > PAUSE_BYTES || self.session.is_full() {
+                // Few bytes can make many points, and hold many messages.
                 self.behind = true;
                 break Ok(());
             }
+            let skipped = (*skip).min(input.len() - taken);
+            (taken, *skip) = (taken + skipped, *skip - skipped);
             let rest = &input[taken..];
             match packet::frame_length(rest, max) {
+                Err(PacketError::TooLarge { size, .. }) if version == Version::V311 => {
+                    match packet::oversized(rest, size, max) {
+                        Ok(Some((message, length))) => {
+                            self.session.receive(&message, &mut self.batches);
+                            (taken, *skip) = (taken + length, size - length);
+                        }
+                        Ok(None) => break Ok(()),
+                        Err(error) => break Err(error.into()),
+                    }
+                }
                 Ok(Some(length)) if length <= rest.len() => {
-                    let handled = packet::parse(&rest[..length])
+                    let handled = packet::parse(&rest[..length], version)
                         .map_err(SourceError::from)
                         .and_then(|packet| self.session.handle(packet, &mut self.batches, output));
                     taken += length;
@@ -233,6 +253,10 @@ impl Pipeline {
         if self.link.connection().is_some() {
             self.session.report();
         }
+        if self.session.wants_reconnect() {
+            self.link.close().await;
+            self.session.disconnected();
+        }
         self.leave().await;
         let nothing_waits =
             self.session.outstanding() == 0 && self.batches.is_empty() && !self.sink.is_busy();
@@ -250,15 +274,17 @@ impl Pipeline {
         // What is in memory may be the only copy, if the broker has lost the session.
         let is_stored = self.batches.is_empty() && !self.sink.is_busy();
         if self.session.has_left() && is_stored && self.link.connection().is_some() {
-            self.link.leave().await;
-            self.forget(&self.config.mqtt.clone(), BTreeSet::new());
+            if let Err(error) = self.link.leave().await {
+                return self.lose(error);
+            }
+            self.forget(&self.config.mqtt.clone(), Held::new());
             self.state.save(&self.config.mqtt, self.session.held());
             self.health.left(true);
         }
     }
 
     /// The session at the broker is another one from now on, and may hold these subscriptions.
-    fn forget(&mut self, mqtt: &MqttConfig, held: BTreeSet<String>) {
+    fn forget(&mut self, mqtt: &MqttConfig, held: Held) {
         self.session.moved(Some(held));
         self.journal.change_session(&mqtt.url, &mqtt.client_id, self.session.stamps());
     }
@@ -290,6 +316,11 @@ impl Pipeline {
         if !loaded.leaves {
             self.health.left(false);
             self.link.come_back();
+        }
+        if self.link.connection().is_some()
+            && let Err(error) = self.session.check_version()
+        {
+            self.lose(error);
         }
         self.flush();
         tracing::info!(

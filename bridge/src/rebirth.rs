@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use api::route::command_topic;
 use bytes::{Bytes, BytesMut};
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::Publish;
+use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
+
+use crate::dead::Limits;
 
 /// A node that was asked is not asked again before this, in nanoseconds: a birth of many metrics takes a while.
 const PAUSE: u64 = 10_000_000_000;
@@ -44,9 +46,10 @@ impl Rebirths {
     }
 
     /// Appends what is to be sent. A broker that takes no packet of this size gets none.
-    pub fn write(&mut self, packet_size: usize, out: &mut BytesMut) {
+    pub fn write(&mut self, limits: Limits, out: &mut BytesMut) {
         for publish in self.waiting.drain(..) {
-            if publish.size() <= packet_size && publish.write(out).is_err() {
+            let fits = publish.size() <= limits.packet_size;
+            if fits && limits.version.write(Packet::Publish(publish), out).is_err() {
                 tracing::warn!("a request for a birth can't be written");
             }
         }
@@ -89,7 +92,9 @@ fn varint(mut number: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::version::Version;
 
+    const LIMITS: Limits = Limits { version: Version::V5, receive_maximum: 1, packet_size: usize::MAX };
     const SECOND: i64 = 1_000_000_000;
 
     #[test]
@@ -102,10 +107,10 @@ mod tests {
         assert!(!rebirths.ask("g", "one", 12 * SECOND), "the command may be what the broker hung up for");
         assert!(rebirths.ask("g", "one", 21 * SECOND));
         let mut out = BytesMut::new();
-        rebirths.write(usize::MAX, &mut out);
+        rebirths.write(LIMITS, &mut out);
         assert!(out.windows(18).any(|text| text == b"spBv1.0/g/NCMD/one"));
         out.clear();
-        rebirths.write(usize::MAX, &mut out);
+        rebirths.write(LIMITS, &mut out);
         assert!(out.is_empty());
     }
 

@@ -1,7 +1,6 @@
 //! The MQTT session's state: answers each packet, and decides when a message is acknowledged.
 //! Pure: packets and outcomes in, bytes and points out.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,12 +22,14 @@ use crate::leave::Leave;
 use crate::metrics::{ReasonLabel, RouteLabel, SideName};
 use crate::packet::{Incoming, Publish};
 use crate::rebirth::Rebirths;
+use crate::room::Room;
 use crate::sink::Outcome;
 use crate::source::SourceError;
 use crate::sparkplug::{LeftOut, Topic};
 use crate::stamps::{self, Stamps};
-use crate::subscribe::Subscriber;
+use crate::subscribe::{Held, Subscriber};
 use crate::table::Table;
+use crate::version::Version;
 
 /// For so long it is told that messages were refused.
 const REFUSED_LATELY: Duration = Duration::from_secs(60);
@@ -37,6 +38,8 @@ const REFUSED_LATELY: Duration = Duration::from_secs(60);
 pub struct Session {
     health: Arc<Health>,
     pipeline: String,
+    /// How the topics of its dead letters begin.
+    own_letters: String,
     table: Arc<Table>,
     /// The routes before the last change: what the broker had queued for one that has gone is stored by it.
     retired: Option<Arc<Table>>,
@@ -48,6 +51,9 @@ pub struct Session {
     subscriber: Subscriber,
     ids: PacketIds,
     limits: Limits,
+    room: Room,
+    /// Takes part with others.
+    divides: bool,
     /// Told to stop: messages are left with the broker.
     draining: bool,
     /// Told to leave the bridges that share the load.
@@ -60,7 +66,7 @@ pub struct Session {
 
 impl Session {
     /// A session that may hold subscriptions from a life before, and deliver again what it delivered then.
-    pub fn new(loaded: &Loaded, held: BTreeSet<String>, mut stamps: Stamps, health: Arc<Health>) -> Self {
+    pub fn new(loaded: &Loaded, held: Held, mut stamps: Stamps, health: Arc<Health>) -> Self {
         let mut subscriber = Subscriber::default();
         subscriber.remember(held);
         subscriber.want(&loaded.filters);
@@ -68,6 +74,7 @@ impl Session {
         Self {
             health,
             pipeline: loaded.config.pipeline.clone(),
+            own_letters: loaded.config.dead_letter_topic(""),
             table: Arc::clone(&loaded.table),
             retired: None,
             intake: Intake::new(loaded.config.max_message_size),
@@ -77,7 +84,9 @@ impl Session {
             rebirths: Rebirths::default(),
             subscriber,
             ids: PacketIds::default(),
-            limits: Limits { receive_maximum: 0, packet_size: 0 },
+            limits: Limits { version: Version::V5, receive_maximum: 0, packet_size: 0 },
+            room: Room::new(loaded.config.mqtt.receive_maximum),
+            divides: loaded.member.is_some() && !loaded.leaves,
             draining: false,
             leave: loaded.leaves.then(Leave::default),
             refused: None,
@@ -89,18 +98,31 @@ impl Session {
     /// stored in any case, though a resumed session delivers it again, which makes the same point: a broker
     /// that was killed may have acknowledged to the publisher what it had not saved yet, and then only the
     /// bridge has it.
-    pub fn connected(&mut self, connack: &ConnAck) {
+    pub fn connected(&mut self, version: Version, connack: &ConnAck) {
         let properties = connack.properties.as_ref();
         self.limits = Limits {
+            version,
             receive_maximum: properties.and_then(|all| all.receive_max).unwrap_or(u16::MAX).into(),
             packet_size: properties.and_then(|all| all.max_packet_size).unwrap_or(u32::MAX) as usize,
         };
         let identifiers =
             properties.and_then(|all| all.subscription_identifiers_available).is_none_or(|flag| flag != 0);
-        self.subscriber.connect(identifiers, connack.session_present);
+        self.room.connected(version);
+        self.subscriber.connect(version, identifiers, connack.session_present);
         self.stamps.connected(connack.session_present);
         self.health.metrics.connections.inc();
-        tracing::info!(resumed = connack.session_present, "connected to the broker");
+        tracing::info!(resumed = connack.session_present, "connected to the broker, in {version}");
+    }
+
+    /// Whether this bridge can do what it is told to in the connection's version.
+    ///
+    /// # Errors
+    /// If it can't.
+    pub fn check_version(&self) -> Result<(), SourceError> {
+        match self.limits.version {
+            Version::V311 if self.divides => Err(SourceError::Sharing(Version::V311)),
+            _ => Ok(()),
+        }
     }
 
     /// The connection is gone.
@@ -109,6 +131,7 @@ impl Session {
             self.health.metrics.disconnections.inc();
         }
         self.limits.receive_maximum = 0;
+        self.room.disconnected();
         self.acks.disconnect();
         self.stamps.disconnected();
         self.letters.disconnect();
@@ -125,7 +148,7 @@ impl Session {
 
     /// The connection was closed on purpose, to go on with other settings; another session may hold
     /// these subscriptions.
-    pub fn moved(&mut self, held: Option<BTreeSet<String>>) {
+    pub fn moved(&mut self, held: Option<Held>) {
         self.disconnected();
         if let Some(held) = held {
             self.stamps.forget();
@@ -134,13 +157,14 @@ impl Session {
     }
 
     /// The topic filters that the broker's session may hold.
-    pub fn held(&self) -> &BTreeSet<String> {
+    pub fn held(&self) -> &Held {
         self.subscriber.held()
     }
 
     /// Other routes from now on. Points of the old ones are stored all the same.
     pub fn reconfigure(&mut self, loaded: &Loaded, changes_routes: bool) {
         self.pipeline.clone_from(&loaded.config.pipeline);
+        self.own_letters = loaded.config.dead_letter_topic("");
         let before = std::mem::replace(&mut self.table, Arc::clone(&loaded.table));
         if changes_routes {
             self.retired = Some(before);
@@ -150,6 +174,8 @@ impl Session {
         self.intake.reconfigure(&tables, loaded.config.max_message_size);
         self.subscriber.want(&loaded.filters);
         self.stamps.share(loaded.member);
+        self.room.resize(loaded.config.mqtt.receive_maximum);
+        self.divides = loaded.member.is_some() && !loaded.leaves;
         if self.leave.is_some() != loaded.leaves {
             self.leave = loaded.leaves.then(Leave::default);
         }
@@ -181,6 +207,7 @@ impl Session {
     /// A ping goes out.
     pub fn pinged(&mut self) {
         self.stamps.pinged();
+        self.subscriber.pinged();
         let nothing_waits =
             self.subscriber.held().is_empty() && self.acks.outstanding() == 0 && self.letters.is_empty();
         if let Some(leave) = &mut self.leave {
@@ -201,6 +228,16 @@ impl Session {
     /// How many messages are not acknowledged.
     pub fn outstanding(&self) -> usize {
         self.acks.outstanding()
+    }
+
+    /// Whether messages are to stay unread, since as many are unacknowledged as may be.
+    pub fn is_full(&self) -> bool {
+        self.room.is_full(&self.acks, !self.letters.is_empty())
+    }
+
+    /// Whether the connection is to be made anew, for messages that were left with the broker.
+    pub fn wants_reconnect(&self) -> bool {
+        self.room.wants_reconnect(&self.acks, &self.stamps)
     }
 
     /// Deals with one packet.
@@ -226,6 +263,7 @@ impl Session {
             Packet::PubRel(release) => Acks::release(release.pkid, output),
             Packet::PingResp(_) => {
                 self.stamps.ping_answered();
+                self.subscriber.ping_answered();
                 if let Some(leave) = &mut self.leave {
                     leave.ping_answered();
                 }
@@ -249,13 +287,17 @@ impl Session {
         Ok(())
     }
 
-    fn receive(&mut self, publish: &Publish<'_>, batches: &mut Batches) {
+    /// Takes a message in, or what was read of it.
+    pub fn receive(&mut self, publish: &Publish<'_>, batches: &mut Batches) {
         self.health.metrics.messages_received.inc();
         if self.draining {
             return;
         }
         if let Some(leave) = &mut self.leave {
             leave.received();
+        }
+        if self.room.leaves(publish, &self.acks) {
+            return;
         }
         let (sequence, stamp, repeated, position) = if publish.qos == 0 {
             (Sequence::NONE, self.stamps.fresh(), false, 0)
@@ -269,10 +311,15 @@ impl Session {
         };
         let canary = self.canary.as_ref().and_then(|canary| canary.table(publish.topic));
         let table = canary.as_ref().unwrap_or(&self.table);
-        let mut taken = self.intake.accept(publish, stamp, repeated, sequence, table, batches);
+        let is_own = self.is_own_letter(publish.topic);
+        let mut taken = match is_own {
+            false => self.intake.accept(publish, stamp, repeated, sequence, table, batches),
+            true => Taken::default(),
+        };
         let mut by_retired = false;
         if canary.is_none()
             && !taken.is_routed()
+            && !is_own
             && !taken.dropped
             && let Some(retired) = &self.retired
         {
@@ -296,6 +343,11 @@ impl Session {
             let route = &table.routes()[refusal.route].name;
             self.bury(sequence, route, publish.topic, publish.payload, refusal.reason);
         }
+    }
+
+    /// Before MQTT 5 a broker can't be told to keep them from who sent them.
+    fn is_own_letter(&self, topic: &[u8]) -> bool {
+        self.limits.version == Version::V311 && topic.starts_with(self.own_letters.as_bytes())
     }
 
     fn ask_for_birth(&mut self, topic: &[u8], stamp: i64) {
@@ -436,7 +488,7 @@ impl Session {
             self.drop_letter(&letter, "it is larger than the broker allows");
         }
         self.write_canary(output);
-        self.rebirths.write(self.limits.packet_size, output);
+        self.rebirths.write(self.limits, output);
         let before = self.acks.outstanding();
         if let Some(position) = self.acks.write(output) {
             self.stamps.acknowledge(position);
@@ -494,8 +546,8 @@ impl Session {
                 self.health.not_ready(SideName::Broker, "SubscriptionRefused", message);
             }
             None if self.subscriber.is_complete() => {
-                let message =
-                    format!("connected and subscribed to {} topic filters", self.subscriber.granted());
+                let (version, filters) = (self.limits.version, self.subscriber.granted());
+                let message = format!("connected in {version} and subscribed to {filters} topic filters");
                 self.health.ready(SideName::Broker, message);
             }
             None => self.health.not_ready(

@@ -1,5 +1,7 @@
-//! The connection to the broker: dials, shakes hands, reads in gulps, writes what is due, and
+//! The connection to the broker: dials and shakes hands ([`dial`]), reads in gulps, writes what is due, and
 //! dials again when it is lost. Knows nothing of routes or points.
+
+mod dial;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,21 +10,18 @@ use std::time::Duration;
 use api::bridge_config::MqttConfig;
 use bytes::{Buf, BytesMut};
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, Connect, ConnectProperties, ConnectReturnCode, Disconnect, DisconnectProperties,
-    DisconnectReasonCode, Login, Packet, PingReq,
+    ConnAck, ConnectReturnCode, Disconnect, DisconnectProperties, DisconnectReasonCode, Packet, PingReq,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backoff::Backoff;
-use crate::config::{BrokerAddress, ConfigError, broker_address, read_credential};
-use crate::packet::{self, Incoming, PacketError};
+use crate::config::ConfigError;
+use crate::packet::{self, PacketError};
 use crate::tls;
-use crate::websocket::{self, WebSocketError};
+use crate::version::Version;
+use crate::websocket::WebSocketError;
 
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// One read takes at most this much.
 const GULP_BYTES: usize = 256 << 10;
 /// Two reads are at least this far apart: under load input gathers, as a read per message costs ten
@@ -83,6 +82,12 @@ pub enum SourceError {
         /// Why not.
         source: WebSocketError,
     },
+    /// Several bridges are to share the load, and the broker can't divide it.
+    #[error(
+        "the broker speaks {0} only, which has no shared subscriptions: leave bridge.replicas out, or use a \
+         broker of MQTT 5"
+    )]
+    Sharing(Version),
     /// The broker broke the protocol.
     #[error(transparent)]
     Packet(#[from] PacketError),
@@ -101,7 +106,7 @@ impl SourceError {
     /// One word for the status.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Config(_) | Self::Tls(_) => "Misconfigured",
+            Self::Config(_) | Self::Tls(_) | Self::Sharing(_) => "Misconfigured",
             Self::Refused(
                 _,
                 ConnectReturnCode::BadUserNamePassword
@@ -120,10 +125,14 @@ impl SourceError {
 
 /// An open connection.
 pub struct Connection {
+    /// What both sides speak.
+    pub version: Version,
     reader: Box<dyn AsyncRead + Send + Unpin>,
     writer: Box<dyn AsyncWrite + Send + Unpin>,
     /// What was read and not taken yet.
     pub input: BytesMut,
+    /// So much of what comes next is the rest of a message that is too large.
+    pub skip: usize,
     /// What is to be written.
     pub output: BytesMut,
     max_packet_size: usize,
@@ -143,8 +152,8 @@ pub struct Connection {
 /// What happens to the link.
 #[derive(Debug)]
 pub enum Event {
-    /// A connection was made; the broker's answer.
-    Connected(Box<ConnAck>),
+    /// A connection was made: in which version, and the broker's answer.
+    Connected(Version, Box<ConnAck>),
     /// Something can be taken from the input.
     Read(usize),
     /// Some of the output was written.
@@ -194,12 +203,13 @@ impl Link {
                 State::Left => std::future::pending().await,
                 State::Waiting(until) => {
                     sleep_until(*until).await;
-                    self.state = State::Dialing(Box::pin(connect(self.config.clone())));
+                    self.state = State::Dialing(Box::pin(dial::connect(self.config.clone())));
                 }
                 State::Dialing(dial) => match dial.await {
                     Ok((connection, connack)) => {
+                        let version = connection.version;
                         self.state = State::Open(Box::new(connection));
-                        return Event::Connected(Box::new(connack));
+                        return Event::Connected(version, Box::new(connack));
                     }
                     Err(error) => return self.lose(error),
                 },
@@ -241,7 +251,11 @@ impl Link {
     }
 
     /// Says goodbye for good: the broker ends the session. Doesn't dial any more.
-    pub async fn leave(&mut self) {
+    ///
+    /// # Errors
+    /// If a broker of 3.1.1 isn't reached again; it may keep the session.
+    pub async fn leave(&mut self) -> Result<(), SourceError> {
+        let version = self.connection().map(|connection| connection.version).unwrap_or_default();
         self.say_goodbye(Some(DisconnectProperties {
             session_expiry_interval: Some(0),
             reason_string: None,
@@ -249,7 +263,15 @@ impl Link {
             server_reference: None,
         }))
         .await;
+        self.state = State::Waiting(Instant::now());
+        if version == Version::V311 {
+            // There is no other way to end a session than to begin one that isn't kept.
+            let connection = dial::end_session(&self.config).await?;
+            self.state = State::Open(Box::new(connection));
+            self.say_goodbye(None).await;
+        }
         self.state = State::Left;
+        Ok(())
     }
 
     /// Dials again, after having left.
@@ -276,6 +298,7 @@ impl Link {
         let pinged = wanted || now - connection.last_ping >= PING_EVERY.min(connection.keep_alive / 2);
         if pinged {
             connection.last_ping = now;
+            // The same bytes in each version.
             PingReq::write(&mut connection.output).expect("a ping can be written");
         }
         if paused {
@@ -350,7 +373,7 @@ impl Connection {
     async fn goodbye(&mut self, properties: Option<DisconnectProperties>) -> Result<(), SourceError> {
         let reason_code = DisconnectReasonCode::NormalDisconnection;
         let disconnect = Disconnect { reason_code, properties };
-        disconnect.write(&mut self.output).map_err(|error| PacketError::Malformed(error.to_string()))?;
+        self.version.write(Packet::Disconnect(disconnect), &mut self.output)?;
         self.writer.write_all_buf(&mut self.output).await?;
         self.writer.shutdown().await?;
         // Closing with something unread resets the connection, and the broker may lose the last
@@ -361,161 +384,6 @@ impl Connection {
                 return Ok(());
             }
         }
-    }
-}
-
-async fn connect(config: MqttConfig) -> Result<(Connection, ConnAck), SourceError> {
-    let address = broker_address(&config.url)?;
-    let login = login(&config)?;
-    let Halves { reader, writer, holds_back } = dial(&address, &config).await.map_err(name_refusal)?;
-    let now = Instant::now();
-    let mut connection = Connection {
-        reader,
-        writer,
-        input: BytesMut::with_capacity(GULP_BYTES),
-        output: BytesMut::new(),
-        max_packet_size: config.max_packet_size as usize,
-        keep_alive: Duration::from_secs(config.keep_alive_seconds.max(1).into()),
-        opened: now,
-        last_read: now,
-        last_ping: now,
-        read_from: now,
-        holds_back,
-        is_held: false,
-        is_deaf: false,
-    };
-    let connack = timeout(HANDSHAKE_TIMEOUT, connection.shake_hands(&config, login))
-        .await
-        .map_err(|_| SourceError::Silent(HANDSHAKE_TIMEOUT.as_secs()))?
-        .map_err(name_refusal)?;
-    if let Some(keep_alive) = connack.properties.as_ref().and_then(|all| all.server_keep_alive) {
-        connection.keep_alive = Duration::from_secs(keep_alive.max(1).into());
-    }
-    Ok((connection, connack))
-}
-
-/// With TLS 1.3 a client learns that its certificate is refused when it reads; before, within the handshake.
-fn name_refusal(error: SourceError) -> SourceError {
-    match &error {
-        SourceError::Dial { source, .. } | SourceError::Io(source) => {
-            tls::certificate_refusal(source).map_or(error, SourceError::Certificate)
-        }
-        _ => error,
-    }
-}
-
-fn login(config: &MqttConfig) -> Result<Option<Login>, ConfigError> {
-    let read = |file: &Option<String>| file.as_deref().map(read_credential).transpose();
-    let (username, password) = (read(&config.username_file)?, read(&config.password_file)?);
-    Ok(username.map(|username| Login { username, password: password.unwrap_or_default() }))
-}
-
-/// Both directions of a connection.
-struct Halves {
-    reader: Box<dyn AsyncRead + Send + Unpin>,
-    writer: Box<dyn AsyncWrite + Send + Unpin>,
-    holds_back: bool,
-}
-
-impl Halves {
-    fn of_tcp(stream: TcpStream) -> Self {
-        let (reader, writer) = stream.into_split();
-        Self { reader: Box::new(reader), writer: Box::new(writer), holds_back: false }
-    }
-
-    fn of(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        let (reader, writer) = tokio::io::split(stream);
-        Self { reader: Box::new(reader), writer: Box::new(writer), holds_back: true }
-    }
-}
-
-async fn dial(address: &BrokerAddress, config: &MqttConfig) -> Result<Halves, SourceError> {
-    let failed = |source| SourceError::Dial { address: format!("{}:{}", address.host, address.port), source };
-    let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, "timed out");
-    let tls = if address.tls { Some(tls::connector(&config.into())?) } else { None };
-    let dial = async {
-        let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
-        let Some(connector) = tls else {
-            return match &address.websocket {
-                None => Ok(Halves::of_tcp(stream)),
-                Some(url) => upgrade(url, stream, config, failed).await,
-            };
-        };
-        let name = tls::server_name(&address.host).map_err(failed)?;
-        let stream = connector.connect(name, stream).await.map_err(failed)?;
-        match &address.websocket {
-            None => Ok(Halves::of(stream)),
-            Some(url) => upgrade(url, stream, config, failed).await,
-        }
-    };
-    timeout(DIAL_TIMEOUT, dial).await.map_err(|_| failed(late()))?
-}
-
-async fn upgrade(
-    url: &str,
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    config: &MqttConfig,
-    failed: impl FnOnce(std::io::Error) -> SourceError,
-) -> Result<Halves, SourceError> {
-    match websocket::open(url, stream, config.max_packet_size as usize).await {
-        Ok(stream) => Ok(Halves::of(stream)),
-        Err(WebSocketError::Io(source)) => Err(failed(source)),
-        Err(source) => Err(SourceError::WebSocket { url: url.into(), source }),
-    }
-}
-
-impl Connection {
-    async fn shake_hands(
-        &mut self,
-        config: &MqttConfig,
-        login: Option<Login>,
-    ) -> Result<ConnAck, SourceError> {
-        let connect = Connect {
-            keep_alive: config.keep_alive_seconds,
-            client_id: config.client_id.clone(),
-            clean_start: false,
-            properties: Some(ConnectProperties {
-                session_expiry_interval: Some(config.session_expiry_seconds),
-                receive_maximum: Some(config.receive_maximum),
-                max_packet_size: Some(config.max_packet_size),
-                ..ConnectProperties::new()
-            }),
-        };
-        connect
-            .write(&None, &login, &mut self.output)
-            .map_err(|error| PacketError::Malformed(error.to_string()))?;
-        // Who refuses a certificate closes at once: whether writing fails or not, what it said is to be read.
-        if self.writer.write_all_buf(&mut self.output).await.is_ok() {
-            drop(self.writer.flush().await);
-        }
-        loop {
-            if let Some(frame) = self.take_frame()? {
-                let Incoming::Other(packet) = packet::parse(&frame)? else {
-                    return Err(SourceError::NoConnAck);
-                };
-                let Packet::ConnAck(connack) = *packet else { return Err(SourceError::NoConnAck) };
-                return match connack.code {
-                    ConnectReturnCode::Success => Ok(connack),
-                    code => Err(SourceError::Refused(refusal(code), code)),
-                };
-            }
-            if self.reader.read_buf(&mut self.input).await? == 0 {
-                return Err(SourceError::Closed(" before it had answered".into()));
-            }
-        }
-    }
-}
-
-fn refusal(code: ConnectReturnCode) -> String {
-    match code {
-        ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
-            "it does not accept the user name and password".into()
-        }
-        ConnectReturnCode::UnsupportedProtocolVersion | ConnectReturnCode::RefusedProtocolVersion => {
-            "it does not speak MQTT 5".into()
-        }
-        code => format!("{code:?}"),
     }
 }
 

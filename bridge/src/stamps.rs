@@ -252,6 +252,11 @@ impl Stamps {
         self.pings.is_empty() && unsettled
     }
 
+    /// Whether nothing that was received can come again.
+    pub fn is_settled(&self) -> bool {
+        self.settled == self.next
+    }
+
     /// What is before this position can't come again.
     pub fn settled(&self) -> u64 {
         self.settled

@@ -2,11 +2,12 @@
 //! A route that was removed while the bridge was down would stay subscribed for ever otherwise, since
 //! MQTT has no way to ask for a session's subscriptions.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use api::bridge_config::MqttConfig;
 use serde::{Deserialize, Serialize};
+
+use crate::subscribe::Held;
 
 /// A small file on the bridge's volume. The bridge runs without, and says so.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub struct State {
 struct Remembered {
     broker: String,
     client_id: String,
-    filters: BTreeSet<String>,
+    filters: Held,
 }
 
 impl State {
@@ -32,13 +33,13 @@ impl State {
     }
 
     /// The filters that this session may hold.
-    pub fn filters(&self, mqtt: &MqttConfig) -> BTreeSet<String> {
+    pub fn filters(&self, mqtt: &MqttConfig) -> Held {
         let is_same = |saved: &&Remembered| saved.broker == mqtt.url && saved.client_id == mqtt.client_id;
         self.saved.as_ref().filter(is_same).map(|saved| saved.filters.clone()).unwrap_or_default()
     }
 
     /// Remembers the filters, if they changed. To be called before the broker can see the change.
-    pub fn save(&mut self, mqtt: &MqttConfig, filters: &BTreeSet<String>) {
+    pub fn save(&mut self, mqtt: &MqttConfig, filters: &Held) {
         let is_same = |saved: &Remembered| {
             saved.filters == *filters && saved.broker == mqtt.url && saved.client_id == mqtt.client_id
         };
@@ -81,18 +82,18 @@ mod tests {
     fn filters_are_remembered_for_the_same_session_only() {
         let directory = std::env::temp_dir().join(format!("bridge-state-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("a directory");
-        let filters = BTreeSet::from(["a/+".to_owned()]);
+        let filters = Held::from([("a/+".to_owned(), None), ("b".to_owned(), Some(1))]);
         State::open(&directory).save(&mqtt("mqtt://one"), &filters);
         let state = State::open(&directory);
         assert_eq!(state.filters(&mqtt("mqtt://one")), filters);
-        assert_eq!(state.filters(&mqtt("mqtt://two")), BTreeSet::new());
+        assert_eq!(state.filters(&mqtt("mqtt://two")), Held::new());
         std::fs::remove_dir_all(&directory).expect("it is there");
     }
 
     #[test]
     fn without_a_directory_nothing_is_remembered_and_nothing_fails() {
         let mut state = State::open(Path::new("/nowhere"));
-        state.save(&mqtt("mqtt://one"), &BTreeSet::from(["a".to_owned()]));
+        state.save(&mqtt("mqtt://one"), &Held::from([("a".to_owned(), None)]));
         assert!(state.failed);
     }
 }

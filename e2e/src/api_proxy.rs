@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What goes wrong, once. The numbers count from 1.
+/// What goes wrong: once, where there is a number, which counts from 1.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fault {
     /// Nothing.
@@ -36,6 +36,8 @@ pub enum Fault {
     Hold(usize),
     /// This read is answered as it was answered when it was asked before.
     Stale(usize),
+    /// No watch of these resources begins any more.
+    Blind(&'static str),
 }
 
 /// What has passed so far.
@@ -160,6 +162,11 @@ impl Shared {
         happens
     }
 
+    fn is_blind_to(&self, path: &str) -> bool {
+        let Fault::Blind(resource) = *lock(&self.fault) else { return false };
+        path.ends_with(&format!("/{resource}")) && self.happens(Fault::Blind(resource))
+    }
+
     /// Whether this one is refused, and how.
     fn refused(&self, request: usize) -> Option<u16> {
         let Fault::Refuse(nth, code) = *lock(&self.fault) else { return None };
@@ -214,6 +221,9 @@ async fn forward(shared: Arc<Shared>, request: Request) -> Result<Response> {
         *passed
     };
     if !is_of_lease {
+        if is_watch && shared.is_blind_to(uri.path()) {
+            return Ok(refusal(500));
+        }
         if let Some(code) = shared.refused(now.requests) {
             return Ok(refusal(code));
         }

@@ -153,6 +153,15 @@ impl Bridge {
         Ok(std::fs::create_dir(&state)?)
     }
 
+    /// What it remembers of its subscriptions on its volume.
+    ///
+    /// # Errors
+    /// If it remembers nothing yet.
+    pub fn held_subscriptions(&self) -> Result<String> {
+        let path = self.directory.path().join(STATE).join("subscriptions.json");
+        std::fs::read_to_string(&path).with_context(|| path.display().to_string())
+    }
+
     /// The end of its log.
     pub fn log(&self, lines: usize) -> String {
         self.directory.log(lines)

@@ -44,6 +44,8 @@ log_dest stderr
 log_type error
 log_type warning
 log_type notice
+listener @OLD_PORT@ 127.0.0.1
+accept_protocol_versions 4
 ";
 
 /// A container, or a process in its place. Removed when dropped, with its volumes.
@@ -51,6 +53,17 @@ pub struct Container {
     runs: Runs,
     /// The port on 127.0.0.1 that leads to it.
     pub port: u16,
+    /// A broker's second port, which admits MQTT 3.1.1 only.
+    old_port: Option<u16>,
+}
+
+/// What a broker speaks to a bridge.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Speaks {
+    /// MQTT 5, and 3.1.1 to those who ask for it.
+    Mqtt5,
+    /// MQTT 3.1.1 only.
+    Mqtt311,
 }
 
 enum Runs {
@@ -109,7 +122,8 @@ impl Container {
     ) -> Result<Self> {
         remove_orphans();
         let name = unique(part);
-        let container = Self { runs: Runs::InDocker { name: name.clone(), _mounted: mounted }, port };
+        let container =
+            Self { runs: Runs::InDocker { name: name.clone(), _mounted: mounted }, port, old_port: None };
         let image = image.name()?;
         let mut arguments = vec!["run", "--detach", "--name", &name, "--label", "iotpipeline-e2e"];
         // The host's own loopback: Docker's proxy before a published port would take more of the processors
@@ -120,6 +134,11 @@ impl Container {
         arguments.extend(command);
         process::run("docker", &arguments).await?;
         Ok(container)
+    }
+
+    /// The port of a broker that speaks this.
+    pub fn port_for(&self, speaks: Speaks) -> u16 {
+        self.old_port.filter(|_| speaks == Speaks::Mqtt311).unwrap_or(self.port)
     }
 
     /// The process' id on this machine.
@@ -206,8 +225,10 @@ impl Container {
 /// If it doesn't start.
 pub async fn broker() -> Result<Container> {
     let (port, directory) = (free_port()?, Directory::new("mosquitto")?);
+    let old_port = free_port()?;
     let text = MOSQUITTO_CONF.replace("@PORT@", &port.to_string());
-    let container = match environment::program(Image::Mosquitto) {
+    let text = text.replace("@OLD_PORT@", &old_port.to_string());
+    let mut container = match environment::program(Image::Mosquitto) {
         Some(program) => {
             let data = format!("{}/", directory.path().display());
             let mut text = text.replace("/data/", &data);
@@ -216,7 +237,7 @@ pub async fn broker() -> Result<Container> {
             }
             let file = directory.write("mosquitto.conf", &text)?.display().to_string();
             let program = Program::start_new(program, vec!["-c".into(), file], directory).await?;
-            Container { runs: Runs::AsProcess(Box::new(program)), port }
+            Container { runs: Runs::AsProcess(Box::new(program)), port, old_port: None }
         }
         None => {
             let file = directory.write("mosquitto.conf", &text)?;
@@ -226,6 +247,7 @@ pub async fn broker() -> Result<Container> {
             Container::run("broker", Image::Mosquitto, port, &options, &command, Some(directory)).await?
         }
     };
+    container.old_port = Some(old_port);
     admits_clients(&container).await?;
     Ok(container)
 }
@@ -266,7 +288,7 @@ pub async fn database() -> Result<(Container, Influx)> {
             let directory = Directory::new("influxd")?;
             let arguments = arguments(&directory.path().display().to_string()).to_vec();
             let program = Program::start_new(program, arguments, directory).await?;
-            Container { runs: Runs::AsProcess(Box::new(program)), port }
+            Container { runs: Runs::AsProcess(Box::new(program)), port, old_port: None }
         }
         None => {
             let (options, arguments) = (["--entrypoint", "influxd"], arguments("/data"));

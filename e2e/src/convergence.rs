@@ -44,7 +44,8 @@ pub type State = BTreeMap<String, Value>;
 pub struct Scene {
     plane: ControlPlane,
     stage: Stage,
-    admin: Client,
+    /// May do everything.
+    pub admin: Client,
     kinds: Vec<ApiResource>,
 }
 
@@ -304,7 +305,7 @@ mod tests {
     fn stripped_of(data: Value) -> Result<Value> {
         let mut object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {
             "name": "a", "namespace": "run-1", "uid": "1", "resourceVersion": "1",
-            "annotations": {"x/applied-hash": "1"}, "ownerReferences": [{"kind": "K", "name": "o", "uid": "2"}],
+            "annotations": {"x/applied-hash": "1"}, "ownerReferences": [{"apiVersion": "v", "kind": "K", "name": "o", "uid": "2"}],
         }});
         object["data"] = data;
         let object = serde_json::from_value(object)?;
@@ -315,7 +316,7 @@ mod tests {
     fn a_run_s_own_names_are_left_out_and_what_was_written_is_not() -> Result<()> {
         let one = stripped_of(json!({"url": "http://a.run-1.svc"}))?;
         assert_eq!(one["data"]["url"], "http://a.NAMESPACE.svc");
-        assert_eq!(one["owners"], json!([{"kind": "K", "name": "o"}]));
+        assert_eq!(one["owners"], json!([{"apiVersion": "v", "kind": "K", "name": "o"}]));
         assert_eq!(one["annotations"]["x/applied-hash"], "a hash");
         let (one, two) =
             (State::from([("a".into(), one)]), State::from([("a".into(), stripped_of(json!({}))?)]));

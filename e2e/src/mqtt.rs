@@ -98,7 +98,19 @@ impl Client {
     /// # Errors
     /// If the connection ends or the broker doesn't answer.
     pub async fn publish(&mut self, topic: &str, payload: impl Into<Bytes>) -> Result<PubAckReason> {
-        self.requests.publish(topic, QoS::AtLeastOnce, false, payload.into()).await?;
+        self.publish_or_retain(topic, payload.into(), false).await
+    }
+
+    /// Publishes at QoS 1 what the broker is to retain, and returns its acknowledgement.
+    ///
+    /// # Errors
+    /// If the connection ends or the broker doesn't answer.
+    pub async fn retain(&mut self, topic: &str, payload: impl Into<Bytes>) -> Result<PubAckReason> {
+        self.publish_or_retain(topic, payload.into(), true).await
+    }
+
+    async fn publish_or_retain(&mut self, topic: &str, payload: Bytes, retain: bool) -> Result<PubAckReason> {
+        self.requests.publish(topic, QoS::AtLeastOnce, retain, payload).await?;
         loop {
             match self.packet(ANSWER).await.with_context(|| format!("no answer to PUBLISH {topic}"))? {
                 Packet::PubAck(answer) => return Ok(answer.reason),

@@ -1,22 +1,26 @@
 //! Makes the cluster what is desired: server-side apply with one field manager, and no write where
 //! nothing would change.
 
+mod claims;
+mod sweep;
+
+use std::collections::BTreeSet;
+
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::compare::{is_contained, nanos};
+use crate::cache::{Cache, Cached};
+use crate::compare::is_contained;
 use crate::observe::Children;
-use crate::plan::{Broker, DatabasePlace, Identity, Plan, Volume};
+use crate::plan::{Identity, Plan};
 use crate::resources::issued::Certificate;
-use crate::resources::names::{COMPONENT, CONFIG_HASH, Component};
+use crate::resources::names::{CONFIG_HASH, Component};
 use crate::resources::{
-    BridgeObjects, BrokerObjects, DashboardObjects, DatabaseObjects, Desired, Part, hash,
+    BridgeObjects, BrokerObjects, DashboardObjects, DatabaseObjects, Desired, Part, Surroundings, hash,
 };
 
 /// Who owns the fields that the operator sets.
@@ -101,13 +105,18 @@ impl ApplyError {
 /// At the first object that could not be written.
 pub async fn apply(
     client: &Client,
+    cache: &Cache,
     plan: &Plan,
     desired: &Desired,
     children: &Children,
 ) -> Result<Applied, ApplyError> {
-    let mut pass = Pass { client, pipeline: &plan.pipeline, kept: Vec::new(), writes: 0 };
-    let Desired { authority, certificates, broker, database, bridge, dashboard } = desired;
+    let absent_secrets = &children.absent_secrets;
+    let mut pass =
+        Pass { client, cache, pipeline: &plan.pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
+    let Desired { authority, certificates, broker, database, bridge, dashboard, surroundings } = desired;
     let mut applied = Applied::default();
+    pass.keep_or_collect(&children.claims).await?;
+    pass.surroundings(children, surroundings).await?;
     // What is signed is of no use without who signed it.
     if let Some(secret) = authority {
         pass.one(&children.secrets, secret).await?;
@@ -160,6 +169,7 @@ pub async fn apply(
     .collect();
     pass.sweep(children, &withheld).await?;
     applied.not_grown = pass.grow(plan, &children.claims).await?;
+    pass.renew_sets(plan, &children.stateful_sets, &applied.not_grown).await?;
     applied.writes = pass.writes;
     Ok(applied)
 }
@@ -170,11 +180,13 @@ pub async fn apply(
 /// If one could not be asked for.
 pub async fn ask_for_certificates(
     client: &Client,
+    cache: &Cache,
     pipeline: &Identity,
     desired: &[Certificate],
     observed: &[Certificate],
 ) -> Result<(), ApplyError> {
-    let mut pass = Pass { client, pipeline, kept: Vec::new(), writes: 0 };
+    let absent_secrets = &BTreeSet::new();
+    let mut pass = Pass { client, cache, pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
     for certificate in desired {
         pass.one(observed, certificate).await?;
     }
@@ -187,10 +199,13 @@ pub async fn ask_for_certificates(
 /// If it could not be written.
 pub async fn apply_again(
     client: &Client,
+    cache: &Cache,
     plan: &Plan,
     desired: &StatefulSet,
 ) -> Result<StatefulSet, ApplyError> {
-    let mut pass = Pass { client, pipeline: &plan.pipeline, kept: Vec::new(), writes: 0 };
+    let absent_secrets = &BTreeSet::new();
+    let mut pass =
+        Pass { client, cache, pipeline: &plan.pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
     pass.one(&[], desired).await
 }
 
@@ -198,12 +213,14 @@ pub async fn apply_again(
 ///
 /// # Errors
 /// If the API server refuses.
-pub async fn touch(client: &Client, pod: &Pod, value: &str) -> Result<(), ApplyError> {
+pub async fn touch(client: &Client, cache: &Cache, pod: &Pod, value: &str) -> Result<(), ApplyError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
     let patch = json!({"metadata": {"uid": pod.metadata.uid, "annotations": {CONFIG_HASH: value}}});
-    let written = api.patch_metadata(&pod.name_any(), &parameters(false), &Patch::Merge(patch)).await;
-    match written {
-        Ok(_) => Ok(()),
+    match api.patch(&pod.name_any(), &parameters(false), &Patch::Merge(patch)).await {
+        Ok(touched) => {
+            cache.put(&touched);
+            Ok(())
+        }
         // Gone, or another pod by now: the new one reads the new files.
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
         Err(source) => Err(write_error::<Pod>("touch", &pod.name_any(), source)),
@@ -212,6 +229,8 @@ pub async fn touch(client: &Client, pod: &Pod, value: &str) -> Result<(), ApplyE
 
 struct Pass<'a> {
     client: &'a Client,
+    cache: &'a Cache,
+    absent_secrets: &'a BTreeSet<String>,
     pipeline: &'a Identity,
     /// Kind and name of every object that was desired.
     kept: Vec<(String, String)>,
@@ -237,11 +256,7 @@ impl Pass<'_> {
 
     async fn one<K>(&mut self, observed: &[K], desired: &K) -> Result<K, ApplyError>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Serialize
-            + DeserializeOwned
-            + std::fmt::Debug,
+        K: Cached + Clone + std::fmt::Debug,
     {
         let name = desired.name_any();
         self.kept.push((K::kind(&()).into_owned(), name.clone()));
@@ -250,11 +265,21 @@ impl Pass<'_> {
         wanted["metadata"]["annotations"][APPLIED_HASH] = digest.into();
         match observed.iter().find(|live| live.name_any() == name) {
             Some(live) => {
+                let is_going = live.meta().deletion_timestamp.is_some();
+                if is_going && self.owner_of(live) == Some(&self.pipeline.owner.uid) {
+                    // The pass that its end brings about makes another.
+                    return Ok(live.clone());
+                }
                 self.check_owner(live)?;
                 if is_contained(&wanted, &serde_json::to_value(live)?) {
                     return Ok(live.clone());
                 }
+                if K::kind(&()) == "Secret" {
+                    // It holds what is nowhere else, so what is written must follow from what it has now.
+                    wanted["metadata"]["resourceVersion"] = live.resource_version().into();
+                }
             }
+            None if K::kind(&()) == "Secret" && self.absent_secrets.contains(&name) => {}
             None => {
                 let unlabelled = self.api::<K>().get_opt(&name).await;
                 if let Some(live) = unlabelled.map_err(|source| write_error::<K>("get", &name, source))? {
@@ -268,7 +293,9 @@ impl Pass<'_> {
         self.writes += 1;
         tracing::debug!(kind = %K::kind(&()), name, "applying");
         let patched = self.api::<K>().patch(&name, &parameters(true), &Patch::<Value>::Apply(wanted)).await;
-        patched.map_err(|source| write_error::<K>("apply", &name, source))
+        let patched = patched.map_err(|source| write_error::<K>("apply", &name, source))?;
+        self.cache.put(&patched);
+        Ok(patched)
     }
 
     fn owner_of<'k, K: Resource>(&self, live: &'k K) -> Option<&'k str> {
@@ -279,118 +306,36 @@ impl Pass<'_> {
     /// An object without an owner is adopted: it was left behind on purpose.
     fn check_owner<K: Resource<DynamicType = ()>>(&self, live: &K) -> Result<(), ApplyError> {
         let (kind, name) = (K::kind(&()).into_owned(), live.name_any());
+        if live.meta().deletion_timestamp.is_some() || self.was_of_another(live) {
+            return Err(ApplyError::StillGoing { kind, name });
+        }
+        match self.owner_of(live) {
+            Some(owner) if owner != self.pipeline.owner.uid => Err(ApplyError::NameTaken { kind, name }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it belongs to a deleted pipeline of this name, and so is about to be collected.
+    fn was_of_another<K: Resource>(&self, live: &K) -> bool {
+        let ours = &self.pipeline.owner;
         let owners = live.meta().owner_references.as_deref().unwrap_or_default();
-        match owners.iter().find(|owner| owner.controller == Some(true)) {
-            Some(owner) if owner.uid == self.pipeline.owner.uid => {}
-            None => {}
-            Some(owner)
-                if owner.kind == self.pipeline.owner.kind && owner.name == self.pipeline.owner.name =>
-            {
-                return Err(ApplyError::StillGoing { kind, name });
-            }
-            Some(_) => return Err(ApplyError::NameTaken { kind, name }),
-        }
-        match live.meta().deletion_timestamp {
-            Some(_) => Err(ApplyError::StillGoing { kind, name }),
-            None => Ok(()),
-        }
+        owners.iter().any(|owner| owner.kind == ours.kind && owner.name == ours.name && owner.uid != ours.uid)
     }
 
-    /// Deletes what the pipeline owns and no longer wants.
-    async fn sweep(&mut self, children: &Children, withheld: &[Component]) -> Result<(), ApplyError> {
-        let Children {
-            stateful_sets,
-            deployments,
-            services,
-            config_maps,
-            secrets,
-            certificates,
-            pods: _,
-            claims: _,
-            events: _,
-        } = children;
-        self.sweep_kind::<Certificate>(certificates, withheld).await?;
-        self.sweep_kind::<StatefulSet>(stateful_sets, withheld).await?;
-        self.sweep_kind::<Deployment>(deployments, withheld).await?;
-        self.sweep_kind::<Service>(services, withheld).await?;
-        self.sweep_kind::<ConfigMap>(config_maps, withheld).await?;
-        self.sweep_kind::<Secret>(secrets, withheld).await
-    }
-
-    async fn sweep_kind<K>(&mut self, observed: &[K], withheld: &[Component]) -> Result<(), ApplyError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug,
-    {
-        for live in observed {
-            let name = live.name_any();
-            let component = live.labels().get(COMPONENT);
-            let is_kept = self.kept.contains(&(K::kind(&()).into_owned(), name.clone()));
-            let is_withheld =
-                withheld.iter().any(|part| component.is_some_and(|label| label == part.as_str()));
-            let is_ours = self.owner_of(live) == Some(&self.pipeline.owner.uid);
-            if is_kept || is_withheld || !is_ours || live.meta().deletion_timestamp.is_some() {
-                continue;
-            }
-            let only_this = Preconditions { uid: live.uid(), resource_version: None };
-            let parameters = DeleteParams { preconditions: Some(only_this), ..DeleteParams::background() };
-            tracing::info!(kind = %K::kind(&()), name, "deleting what is no longer wanted");
-            self.writes += 1;
-            match self.api::<K>().delete(&name, &parameters).await {
-                Ok(_) => {}
-                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
-                Err(source) => return Err(write_error::<K>("delete", &name, source)),
-            }
+    async fn surroundings(&mut self, children: &Children, wanted: &Surroundings) -> Result<(), ApplyError> {
+        let Surroundings { network_policies, disruption_budgets, ingresses, routes } = wanted;
+        for policy in network_policies {
+            self.one(&children.network_policies, policy).await?;
+        }
+        for budget in disruption_budgets {
+            self.one(&children.disruption_budgets, budget).await?;
+        }
+        for ingress in ingresses {
+            self.one(&children.ingresses, ingress).await?;
+        }
+        for route in routes {
+            self.one(&children.routes, route).await?;
         }
         Ok(())
     }
-
-    /// Enlarges claims that are smaller than asked for. A storage class that can't is no failure.
-    async fn grow(
-        &mut self,
-        plan: &Plan,
-        claims: &[PersistentVolumeClaim],
-    ) -> Result<Vec<(Component, String)>, ApplyError> {
-        let mut not_grown = Vec::new();
-        let mut volumes: Vec<(Component, &Volume)> = Vec::new();
-        if let Broker::Managed(broker) = &plan.broker {
-            volumes.push((Component::Broker, &broker.volume));
-        }
-        if let DatabasePlace::Managed(database) = &plan.database.place {
-            volumes.push((Component::Database, &database.volume));
-        }
-        for (component, volume) in volumes {
-            let is_of_part = |claim: &&PersistentVolumeClaim| {
-                claim.labels().get(COMPONENT).is_some_and(|label| label == component.as_str())
-            };
-            for claim in claims.iter().filter(is_of_part).filter(|claim| is_smaller(claim, &volume.size)) {
-                let name = claim.name_any();
-                match self.enlarge(&name, &volume.size).await {
-                    Ok(_) => self.writes += 1,
-                    Err(kube::Error::Api(status)) if status.code == 403 || status.code == 422 => {
-                        let why =
-                            format!("the volume {name} can't grow to {}: {}", volume.size, status.message);
-                        not_grown.push((component, why));
-                    }
-                    Err(source) => {
-                        return Err(write_error::<PersistentVolumeClaim>("enlarge", &name, source));
-                    }
-                }
-            }
-        }
-        Ok(not_grown)
-    }
-
-    async fn enlarge(&self, claim: &str, size: &str) -> kube::Result<PersistentVolumeClaim> {
-        let patch = Patch::Merge(json!({"spec": {"resources": {"requests": {"storage": size}}}}));
-        self.api::<PersistentVolumeClaim>().patch(claim, &parameters(false), &patch).await
-    }
-}
-
-fn is_smaller(claim: &PersistentVolumeClaim, size: &str) -> bool {
-    let requests = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
-    let has = requests.and_then(|requests| nanos(&requests.get("storage")?.0));
-    has.is_some_and(|has| nanos(size).is_some_and(|wanted| has < wanted))
 }

@@ -17,6 +17,9 @@ pub struct Config {
     /// The namespaces to work in; all, if there are none.
     #[serde(default)]
     pub namespaces: Vec<String>,
+    /// The operator's own namespace, from which network policies let it in. Without it there are none.
+    #[serde(default)]
+    pub namespace: Option<String>,
     /// How often the pipelines are listed anew, beside being watched.
     #[serde(default = "five_minutes")]
     pub relist_seconds: u64,

@@ -4,37 +4,38 @@ mod database;
 mod events;
 mod follow;
 mod parts;
+mod recent;
 mod refresh;
+mod report;
 mod watch;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use api::iotpipeline::{IoTPipeline, IoTPipelineStatus};
+use api::iotpipeline::IoTPipeline;
 use futures::StreamExt;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
 use kube::core::Status;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
-use kube::{Api, Client, Resource, ResourceExt};
-use serde_json::json;
+use kube::{Client, ResourceExt};
 use tokio::sync::Semaphore;
 
-use crate::apply::{ApplyError, FIELD_MANAGER, apply, ask_for_certificates};
+use crate::apply::{ApplyError, apply, ask_for_certificates};
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::http::{self, HttpError};
 use crate::leader::fence::Fence;
 use crate::metrics::{Metrics, Outcome};
 use crate::observe::{ObserveError, Observed, observe};
-use crate::plan::{Identity, Plan, Refusal, expiries, given_secrets, owner};
+use crate::plan::{Identity, Plan, Refusal, expiries};
 use crate::resources::names::Names;
 use crate::resources::{self, issued};
-use crate::status::{Facts, status};
+use crate::status::Facts;
+use recent::Recent;
+use report::{before_expiry, report, tell};
 
 /// How many pipelines are worked on at once.
-const CONCURRENCY: u16 = 8;
+const CONCURRENCY: u16 = 32;
 
 /// A pass must not hold its place for as long as somebody takes to answer.
 const PASS_LIMIT: Duration = Duration::from_secs(45);
@@ -55,8 +56,16 @@ pub struct Context {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     followed: follow::Followed,
+    /// What the watches have told of the pipelines' objects.
+    pub cache: Arc<Cache>,
+    /// When content that pods read was first written, by its hash.
+    written: Recent,
+    /// When a pod was last touched, by its uid.
+    touched: Recent,
     permits: Semaphore,
     failures: Mutex<HashMap<String, u32>>,
+    /// By pipeline, its uid and the latest generation that was worked for.
+    generations: Mutex<HashMap<String, (Option<String>, i64)>>,
 }
 
 /// Why a pass ended early.
@@ -90,7 +99,20 @@ impl Context {
         let http = http::client(None, &fence)?;
         let followed = follow::Followed::new();
         let permits = Semaphore::new(CONCURRENCY.into());
-        Ok(Self { client, config, fence, http, metrics, followed, permits, failures: Mutex::default() })
+        Ok(Self {
+            client,
+            config,
+            fence,
+            http,
+            followed,
+            metrics,
+            cache: Arc::default(),
+            written: Recent::default(),
+            touched: Recent::default(),
+            permits,
+            failures: Mutex::default(),
+            generations: Mutex::default(),
+        })
     }
 }
 
@@ -110,6 +132,7 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
         client: context.client.clone(),
         namespace,
         metrics: context.metrics.clone(),
+        cache: context.cache.clone(),
         relist: Duration::from_secs(context.config.relist_seconds),
     };
     let (store, pipelines) = watches.pipelines();
@@ -121,9 +144,14 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
         .watches_stream(watches.deployments(), watch::pipeline_of)
         .watches_stream(watches.services(), watch::pipeline_of)
         .watches_stream(watches.config_maps(), watch::pipeline_of)
-        .watches_stream(watches.secrets(), move |secret| watch::pipelines_of_secret(&known, secret))
+        .watches_stream(watches.secrets(), watch::pipeline_of)
+        .watches_stream(watches.foreign_secrets(), move |secret| watch::users_of(&known, &secret))
         .watches_stream(watches.pods(), watch::pipeline_of)
         .reconcile_on(context.followed.news())
+        .watches_stream(watches.claims(), watch::pipeline_of)
+        .watches_stream(watches.network_policies(), watch::pipeline_of)
+        .watches_stream(watches.disruption_budgets(), watch::pipeline_of)
+        .watches_stream(watches.ingresses(), watch::pipeline_of)
         .run(reconcile, error_policy, context)
         .for_each(|result| async move {
             if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = result {
@@ -139,6 +167,10 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
         return Ok(Action::await_change());
     }
     context.followed.pause(&key(&pipeline));
+    if context.is_outdated(&pipeline) {
+        // The watch goes on from there, and comes to what it is now.
+        return Ok(Action::requeue(LONGEST_PAUSE));
+    }
     let _permit = context.permits.acquire().await;
     let started = Instant::now();
     let result = match tokio::time::timeout(PASS_LIMIT, pass(&pipeline, &context)).await {
@@ -155,7 +187,10 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
 
 /// One pass: what is, what is to be, make it so, say how it is.
 async fn pass(pipeline: &IoTPipeline, context: &Arc<Context>) -> Result<Option<Duration>, Error> {
-    let observed = match observe(&context.client, pipeline).await {
+    if pipeline.spec.suspend {
+        return report(context, pipeline, &Facts::Suspended).await.map(Some);
+    }
+    let observed = match observe(&context.client, &context.cache, pipeline).await {
         Ok(observed) => observed,
         Err(error) => return Err(tell(context, pipeline, error.into()).await),
     };
@@ -170,33 +205,22 @@ async fn pass(pipeline: &IoTPipeline, context: &Arc<Context>) -> Result<Option<D
     context.metrics.certificates(namespace, name, expiries(&plan));
     let database = database::access(context, pipeline, &plan, &observed).await;
     let desired = resources::desired(&plan, &database.tokens);
-    let applied = match apply(&context.client, &plan, &desired, &observed.children).await {
+    let applied = match apply(&context.client, &context.cache, &plan, &desired, &observed.children).await {
         Ok(applied) => applied,
         Err(error) if error.namespace_is_going() => return Ok(None),
         Err(error) => return Err(tell(context, pipeline, error.into()).await),
     };
     let children = &observed.children;
-    let (bridge, heard) = refresh::refresh(context, &desired, &plan, &applied, children).await?;
+    if plan.sleep.broker {
+        return report(context, pipeline, &parts::asleep(&plan, &children.pods)).await.map(Some);
+    }
+    let refreshed = refresh::refresh(context, &desired, &plan, &applied, children).await?;
     let dashboard = parts::dashboard(context, &plan, &database, &applied, children).await;
-    let facts = parts::facts(&plan, children, applied, database, bridge, dashboard);
+    let facts = parts::facts(&plan, children, applied, database, refreshed.bridge, dashboard);
     let pause = report(context, pipeline, &facts).await?;
-    follow::follow(context, pipeline, &plan, heard);
+    follow::follow(context, pipeline, &plan, refreshed.heard);
+    let pause = if refreshed.is_pending { refresh::TOUCH_AGAIN } else { pause };
     Ok(Some(before_expiry(pause, &plan, observed.now)))
-}
-
-/// A certificate's end is no event.
-fn before_expiry(pause: Duration, plan: &Plan, now: jiff::Timestamp) -> Duration {
-    let left = expiries(plan).into_iter().filter_map(|(_, until)| {
-        let left = Duration::try_from(until.duration_since(now)).ok()?;
-        Some(left + Duration::from_secs(1))
-    });
-    left.fold(pause, Duration::min)
-}
-
-/// Reports a failure that doesn't go away by itself. The pass comes again in any case.
-async fn tell(context: &Context, pipeline: &IoTPipeline, error: Error) -> Error {
-    let Some(facts) = to_tell(&error) else { return error };
-    report(context, pipeline, &facts).await.err().unwrap_or(error)
 }
 
 /// What is missing may be what cert-manager has not been asked for yet.
@@ -210,9 +234,9 @@ async fn refused(
     if !matches!(refusal, Refusal::NotIssued(_)) {
         return Ok(Facts::Refused { reason, message });
     }
-    let identity = Identity { names: Names::of(pipeline), owner: owner(pipeline) };
+    let identity = Identity::of(pipeline);
     let (desired, found) = (issued::desired(pipeline), &observed.children.certificates);
-    match ask_for_certificates(&context.client, &identity, &desired, found).await {
+    match ask_for_certificates(&context.client, &context.cache, &identity, &desired, found).await {
         Ok(()) => Ok(Facts::Refused { reason, message }),
         Err(error) if error.is_unknown_kind() => Ok(Facts::Refused {
             reason: "CertManagerNotFound".into(),
@@ -224,78 +248,9 @@ async fn refused(
     }
 }
 
-/// Failures that go away by themselves are not the user's business; the others are.
-fn to_tell(error: &Error) -> Option<Facts> {
-    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    let reason = match error {
-        Error::Apply(ApplyError::NameTaken { .. }) => "NameTaken",
-        Error::Apply(ApplyError::StillGoing { .. }) => "WaitingForDeletion",
-        Error::Apply(_) | Error::Observe(_) => match causes.find_map(answer)?.code {
-            403 => "Forbidden",
-            400 | 422 => "ObjectRefused",
-            _ => return None,
-        },
-        Error::Status(_) | Error::TooSlow => return None,
-    };
-    Some(Facts::Failed { reason: reason.into(), message: describe(error) })
-}
-
-/// Writes the status if it changed, and tells what a user should know. Returns when to look again.
-async fn report(context: &Context, pipeline: &IoTPipeline, facts: &Facts) -> Result<Duration, Error> {
-    let now = Time(Timestamp::now());
-    let generation = pipeline.metadata.generation;
-    let known = pipeline.status.as_ref();
-    if Some(&status(facts, generation, known, &now)) != known {
-        // What is known may be older than what this operator wrote last, so ask before writing.
-        let api: Api<IoTPipeline> =
-            Api::namespaced(context.client.clone(), &pipeline.namespace().unwrap_or_default());
-        let fresh =
-            api.get_opt(&pipeline.name_any()).await.map_err(|source| Error::Status(Box::new(source)))?;
-        if let Some(fresh) = fresh.filter(|fresh| fresh.uid() == pipeline.uid()) {
-            let next = status(facts, generation, fresh.status.as_ref(), &now);
-            if fresh.status.as_ref() != Some(&next) {
-                write_status(&api, &pipeline.name_any(), &next).await?;
-                events::publish(context, pipeline, fresh.status.as_ref(), &next).await;
-            }
-        }
-    }
-    Ok(look_again(pipeline, facts, &now))
-}
-
-async fn write_status(api: &Api<IoTPipeline>, name: &str, status: &IoTPipelineStatus) -> Result<(), Error> {
-    let patch = Patch::Apply(json!({
-        "apiVersion": IoTPipeline::api_version(&()),
-        "kind": IoTPipeline::kind(&()),
-        "status": status,
-    }));
-    match api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &patch).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(source) => Err(Error::Status(Box::new(source))),
-    }
-}
-
-/// Watches tell of nearly everything, and what is followed of nearly all else. These are for what neither does:
-/// claims and events while something starts, and what is outside the cluster.
-fn look_again(pipeline: &IoTPipeline, facts: &Facts, now: &Time) -> Duration {
-    let seconds = match facts {
-        Facts::Refused { .. } | Facts::Failed { .. } => 15,
-        Facts::Applied(parts) if !parts.all_ready() => parts.patience(is_fresh(pipeline, now)),
-        Facts::Applied(_) if given_secrets(pipeline).is_empty() => 300,
-        Facts::Applied(_) => 60,
-    };
-    Duration::from_secs(seconds)
-}
-
-/// Whether it is not ready for less than a minute: what is the matter may yet be told.
-fn is_fresh(pipeline: &IoTPipeline, now: &Time) -> bool {
-    let conditions = pipeline.status.iter().flat_map(|status| &status.conditions);
-    let mut ready = conditions.filter(|condition| condition.type_ == "Ready" && condition.status == "False");
-    ready.next().is_none_or(|ready| now.0.duration_since(ready.last_transition_time.0).as_secs() < 60)
-}
-
 /// Twice as long after every failure in a row, each pipeline for itself; longer if the API server asks for it.
 fn error_policy(pipeline: Arc<IoTPipeline>, error: &Error, context: Arc<Context>) -> Action {
+    context.cache.distrust(&pipeline.namespace().unwrap_or_default(), &pipeline.name_any());
     let mut failures = context.failures();
     let count = failures.entry(key(&pipeline)).or_insert(0);
     *count += 1;
@@ -316,6 +271,19 @@ fn asked_to_wait(error: &(dyn std::error::Error + 'static)) -> Duration {
 }
 
 impl Context {
+    /// Whether it was worked for a later spec already. A list can be answered with what was; who follows it
+    /// brings back a user that was removed, with another password.
+    fn is_outdated(&self, pipeline: &IoTPipeline) -> bool {
+        let now = (pipeline.uid(), pipeline.metadata.generation.unwrap_or(0));
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = generations.entry(key(pipeline)).or_default();
+        let is_outdated = latest.0 == now.0 && now.1 < latest.1;
+        if !is_outdated {
+            *latest = now;
+        }
+        is_outdated
+    }
+
     fn failures(&self) -> std::sync::MutexGuard<'_, HashMap<String, u32>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -352,7 +320,33 @@ fn answer<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Status
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    fn pipeline(uid: &str, generation: i64) -> IoTPipeline {
+        let pipeline = json!({
+            "apiVersion": "iotpipeline.io/v1alpha1", "kind": "IoTPipeline",
+            "metadata": {"name": "lab", "namespace": "n", "uid": uid, "generation": generation},
+            "spec": {"routes": []},
+        });
+        serde_json::from_value(pipeline).expect("a pipeline")
+    }
+
+    #[tokio::test]
+    async fn no_spec_is_worked_for_that_is_older_than_one_before() {
+        let config = "{image: {repository: o}, images: {mosquitto: {repository: m}, influxdb: {repository: i}, \
+                      grafana: {repository: g}, bridge: {repository: b}}}";
+        let config = serde_saphyr::from_str(config).expect("a configuration");
+        let fence = Fence::open();
+        let cluster = kube::Config::new("http://127.0.0.1:1".parse().expect("an address"));
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let client = crate::cluster::client(&cluster, &fence).expect("a client");
+        let context = Context::new(client, fence, config, Arc::default()).expect("a context");
+        let outdated = [("a", 2), ("a", 1), ("a", 2), ("a", 3), ("b", 1)]
+            .map(|(uid, generation)| context.is_outdated(&pipeline(uid, generation)));
+        assert_eq!(outdated, [false, true, false, false, false]);
+    }
 
     #[test]
     fn an_overloaded_api_server_is_given_the_time_that_it_asks_for() {

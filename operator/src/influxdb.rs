@@ -87,21 +87,27 @@ impl InfluxDb {
                 self.create_organization(wanted.organization).await?
             }
         };
-        let bucket = match self.bucket(&organization.id, wanted.bucket).await? {
-            Some(bucket) => {
-                let kept = bucket.retention_rules.first().map_or(0, |rule| rule.every_seconds);
-                if kept != wanted.retention_seconds {
-                    changes.push("changed the retention");
-                    self.set_retention(&bucket.id, wanted.retention_seconds).await?;
-                }
-                bucket
-            }
-            None => {
-                changes.push("created the bucket");
-                self.create_bucket(&organization.id, wanted).await?
-            }
-        };
         let authorizations = self.authorizations(&organization.id).await?;
+        let bucket = match self.bucket(&organization.id, wanted.bucket).await? {
+            Some(bucket) => bucket,
+            None => match self.former_bucket(&authorizations).await? {
+                Some(bucket) => {
+                    changes.push("renamed the bucket");
+                    self.change_bucket(&bucket.id, &json!({"name": wanted.bucket})).await?;
+                    bucket
+                }
+                None => {
+                    changes.push("created the bucket");
+                    self.create_bucket(&organization.id, wanted).await?
+                }
+            },
+        };
+        let kept = bucket.retention_rules.first().map_or(0, |rule| rule.every_seconds);
+        if kept != wanted.retention_seconds {
+            changes.push("changed the retention");
+            let rules = json!({"retentionRules": retention_rules(wanted.retention_seconds)});
+            self.change_bucket(&bucket.id, &rules).await?;
+        }
         let mut tokens = Tokens::default();
         let (known, rotated) = (&wanted.known, &wanted.rotated);
         let place = Place { organization: &organization.id, bucket: &bucket.id, now: wanted.now };
@@ -188,10 +194,17 @@ impl InfluxDb {
         self.json("a new bucket", self.request(Method::POST, "/api/v2/buckets").json(&body)).await
     }
 
-    async fn set_retention(&self, bucket: &str, seconds: i64) -> Result<(), ApiError> {
-        let body = json!({"retentionRules": retention_rules(seconds)});
-        let request = self.request(Method::PATCH, &format!("/api/v2/buckets/{bucket}")).json(&body);
-        self.send("a new retention", request).await.map(|_| ())
+    /// The bucket that the bridge's token is for: under another name, it is the one that has the points.
+    async fn former_bucket(&self, authorizations: &[Authorization]) -> Result<Option<Bucket>, ApiError> {
+        let own = authorizations.iter().find(|found| found.description == BRIDGE_TOKEN);
+        let Some(id) = own.and_then(Authorization::bucket) else { return Ok(None) };
+        let request = self.request(Method::GET, &format!("/api/v2/buckets/{id}"));
+        absent(self.json("the bucket of the bridge's token", request).await)
+    }
+
+    async fn change_bucket(&self, bucket: &str, change: &Value) -> Result<(), ApiError> {
+        let request = self.request(Method::PATCH, &format!("/api/v2/buckets/{bucket}")).json(change);
+        self.send("a change of the bucket", request).await.map(|_| ())
     }
 
     async fn authorizations(&self, organization: &str) -> Result<Vec<Authorization>, ApiError> {

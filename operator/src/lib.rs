@@ -10,6 +10,7 @@
 //! network.
 
 pub mod apply;
+pub mod cache;
 pub mod certificate;
 pub mod cluster;
 pub mod compare;

@@ -73,7 +73,8 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-#[tokio::main]
+/// One thread is plenty, since passes mostly wait; and each thread would keep memory of its own.
+#[tokio::main(flavor = "current_thread")]
 async fn operate(arguments: Arguments) -> anyhow::Result<()> {
     start_log(arguments.log_format);
     rustls::crypto::ring::default_provider().install_default().ok().context("install the TLS provider")?;
@@ -102,18 +103,13 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?config.namespaces, "starting");
     let unfenced = cluster::client(&cluster, &Fence::open()).context("make a client of the cluster")?;
     let candidate = Candidate::new(unfenced, arguments.lease, identity, metrics.clone());
-    let work = |fence: Fence| {
-        let context = cluster::client(&cluster, &fence)
-            .map_err(anyhow::Error::from)
-            .and_then(|client| Ok(controller::Context::new(client, fence, config.clone(), metrics.clone())?));
-        async move {
-            match context {
-                Ok(context) => controller::run(Arc::new(context)).await,
-                Err(error) => tracing::error!(error = format!("{error:#}"), "can't work"),
-            }
-        }
+    let work = async |fence: Fence| {
+        let client = cluster::client(&cluster, &fence).context("make a fenced client of the cluster")?;
+        let context = controller::Context::new(client, fence, config.clone(), metrics.clone())?;
+        controller::run(Arc::new(context)).await;
+        anyhow::Ok(())
     };
-    candidate.lead(stopped, work).await;
+    candidate.lead(stopped, work).await?;
     health.await.context("join the health server")?.context("serve /livez, /readyz and /metrics")?;
     tracing::info!("stopped");
     Ok(())

@@ -48,6 +48,9 @@ struct Kind {
     kind: String,
 }
 
+/// By part, until when its certificate holds.
+type Expiries = Vec<(&'static str, Timestamp)>;
+
 /// Counters, and the caches from which gauges are taken when they are asked for.
 #[derive(Debug)]
 pub struct Metrics {
@@ -59,7 +62,7 @@ pub struct Metrics {
     role: Mutex<Role>,
     stores: Mutex<Vec<Store<IoTPipeline>>>,
     /// By namespace and name of the pipeline: until when the certificate of each part holds.
-    certificates: Mutex<BTreeMap<(String, String), Vec<(&'static str, Timestamp)>>>,
+    certificates: Mutex<BTreeMap<(String, String), Expiries>>,
     last_pass: Mutex<Instant>,
 }
 
@@ -122,7 +125,7 @@ impl Metrics {
     }
 
     /// Until when the certificate of each part of a pipeline holds.
-    pub fn certificates(&self, namespace: &str, pipeline: &str, until: Vec<(&'static str, Timestamp)>) {
+    pub fn certificates(&self, namespace: &str, pipeline: &str, until: Expiries) {
         let mut certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
         certificates.insert((namespace.into(), pipeline.into()), until);
     }

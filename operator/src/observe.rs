@@ -1,18 +1,21 @@
 //! Reads what is in the cluster. The only randomness is here: credentials that do not exist yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::iotpipeline::IoTPipeline;
+use futures::future::try_join_all;
 use jiff::Timestamp;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
-use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::{Api, Client, ResourceExt};
 
+use crate::cache::{Cache, Cached};
 use crate::credentials::{self, Credentials, NoCredential};
 use crate::plan::given_secrets;
+use crate::resources::exposure::HTTPRoute;
 use crate::resources::issued::{self, Certificate};
 use crate::resources::names::Names;
 use crate::workload;
@@ -47,8 +50,18 @@ pub struct Children {
     pub pods: Vec<Pod>,
     /// Claims of the sets.
     pub claims: Vec<PersistentVolumeClaim>,
+    /// Who may talk to whom.
+    pub network_policies: Vec<NetworkPolicy>,
+    /// How many pods may go at once.
+    pub disruption_budgets: Vec<PodDisruptionBudget>,
+    /// Ways to the dashboard.
+    pub ingresses: Vec<Ingress>,
+    /// Ways to the dashboard, where the cluster has the Gateway API.
+    pub routes: Vec<HTTPRoute>,
     /// What cert-manager was asked for.
     pub certificates: Vec<Certificate>,
+    /// Secrets of which the API server has just said that there are none.
+    pub absent_secrets: BTreeSet<String>,
     /// What was said of those of which nothing else tells the cause.
     pub events: Vec<Event>,
 }
@@ -81,19 +94,43 @@ pub enum ObserveError {
 ///
 /// # Errors
 /// If the API server doesn't answer.
-pub async fn observe(client: &Client, pipeline: &IoTPipeline) -> Result<Observed, ObserveError> {
+pub async fn observe(
+    client: &Client,
+    cache: &Cache,
+    pipeline: &IoTPipeline,
+) -> Result<Observed, ObserveError> {
     let names = Names::of(pipeline);
-    let (stateful_sets, deployments, services, config_maps, secrets, pods, claims) = tokio::try_join!(
-        list::<StatefulSet>(client, &names),
-        list::<Deployment>(client, &names),
-        list::<Service>(client, &names),
-        list::<ConfigMap>(client, &names),
-        list::<Secret>(client, &names),
-        list::<Pod>(client, &names),
-        list::<PersistentVolumeClaim>(client, &names),
+    let cluster = Cluster { client, cache };
+    let (workloads, content, around) = tokio::try_join!(
+        async {
+            tokio::try_join!(
+                list::<StatefulSet>(cluster, &names),
+                list::<Deployment>(cluster, &names),
+                list::<Pod>(cluster, &names),
+                list::<PersistentVolumeClaim>(cluster, &names),
+            )
+        },
+        async {
+            tokio::try_join!(
+                list::<Service>(cluster, &names),
+                list::<ConfigMap>(cluster, &names),
+                list::<Secret>(cluster, &names),
+            )
+        },
+        async {
+            tokio::try_join!(
+                list::<NetworkPolicy>(cluster, &names),
+                list::<PodDisruptionBudget>(cluster, &names),
+                list::<Ingress>(cluster, &names),
+                async { if_known(list::<HTTPRoute>(cluster, &names).await) },
+            )
+        },
     )?;
+    let (stateful_sets, deployments, pods, claims) = workloads;
+    let (services, config_maps, secrets) = content;
+    let (network_policies, disruption_budgets, ingresses, routes) = around;
     let certificates = match asks_cert_manager(pipeline, &secrets) {
-        true => certificates(client, &names).await?,
+        true => certificates(cluster, &names).await?,
         false => Vec::new(),
     };
     let mut children = Children {
@@ -104,15 +141,29 @@ pub async fn observe(client: &Client, pipeline: &IoTPipeline) -> Result<Observed
         secrets,
         pods,
         claims,
+        network_policies,
+        disruption_budgets,
+        ingresses,
+        routes,
         certificates,
+        absent_secrets: BTreeSet::new(),
         events: Vec::new(),
     };
     children.events = events(client, &names, &children).await;
+    cache.trust(&names.namespace, &names.pipeline);
 
     // A Secret that lost its labels still has the password that devices use.
-    for name in credentials::secret_names(pipeline) {
-        if !children.secrets.iter().any(|secret| secret.metadata.name.as_ref() == Some(&name)) {
-            children.secrets.extend(secret(client, &names, &name).await?);
+    let is_known =
+        |name: &String| children.secrets.iter().any(|secret| secret.metadata.name.as_ref() == Some(name));
+    let missing: Vec<_> =
+        credentials::secret_names(pipeline).into_iter().filter(|name| !is_known(name)).collect();
+    let found = try_join_all(missing.iter().map(|name| secret(client, &names, name))).await?;
+    for (name, found) in missing.into_iter().zip(found) {
+        match found {
+            Some(secret) => children.secrets.push(secret),
+            None => {
+                children.absent_secrets.insert(name);
+            }
         }
     }
     let mut given = BTreeMap::new();
@@ -133,11 +184,38 @@ fn asks_cert_manager(pipeline: &IoTPipeline, secrets: &[Secret]) -> bool {
 }
 
 /// None, where cert-manager is not installed.
-async fn certificates(client: &Client, names: &Names) -> Result<Vec<Certificate>, ObserveError> {
-    match list::<Certificate>(client, names).await {
+async fn certificates(cluster: Cluster<'_>, names: &Names) -> Result<Vec<Certificate>, ObserveError> {
+    match list::<Certificate>(cluster, names).await {
         Err(ObserveError::List { source, .. }) if is_not_found(&source) => Ok(Vec::new()),
         found => found,
     }
+}
+
+fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// The API server, and what it is known to have.
+#[derive(Clone, Copy)]
+struct Cluster<'a> {
+    client: &'a Client,
+    cache: &'a Cache,
+}
+
+async fn list<K>(cluster: Cluster<'_>, names: &Names) -> Result<Vec<K>, ObserveError>
+where
+    K: Cached + Clone + std::fmt::Debug,
+{
+    if let Some(known) = cluster.cache.objects(&names.namespace, &names.pipeline) {
+        return Ok(known);
+    }
+    let api: Api<K> = Api::namespaced(cluster.client.clone(), &names.namespace);
+    let found = api.list(&ListParams::default().labels(&names.all())).await;
+    let found = found
+        .map_err(|source| ObserveError::List { kind: K::kind(&()).into_owned(), source: Box::new(source) })?;
+    let version = found.metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
+    cluster.cache.replace(&names.namespace, &names.pipeline, &found.items, version);
+    Ok(found.items)
 }
 
 /// Without them everything works, and less is told.
@@ -154,22 +232,14 @@ async fn events(client: &Client, names: &Names, children: &Children) -> Vec<Even
     found
 }
 
-fn is_not_found(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 404)
-}
-
-async fn list<K>(client: &Client, names: &Names) -> Result<Vec<K>, ObserveError>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug,
-{
-    let api: Api<K> = Api::namespaced(client.clone(), &names.namespace);
-    let found = api.list(&ListParams::default().labels(&names.all())).await;
-    found
-        .map(|list| list.items)
-        .map_err(|source| ObserveError::List { kind: K::kind(&()).into_owned(), source: Box::new(source) })
+/// A kind that the cluster doesn't have has no objects.
+fn if_known<K>(found: Result<Vec<K>, ObserveError>) -> Result<Vec<K>, ObserveError> {
+    match found {
+        Err(ObserveError::List { source, .. }) if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404) => {
+            Ok(Vec::new())
+        }
+        found => found,
+    }
 }
 
 async fn secret(client: &Client, names: &Names, name: &str) -> Result<Option<Secret>, ObserveError> {

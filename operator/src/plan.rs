@@ -1,18 +1,24 @@
 //! Spec + observed → [`Plan`], or why not. Pure: what takes a plan cannot fail.
 
+mod bridges;
 mod external_broker;
 mod given;
 mod parts;
+mod pod;
 mod refusal;
 mod requirements;
+mod sleep;
 mod tls;
 mod volumes;
+mod workload;
 
 use std::collections::BTreeMap;
 
 use api::iotpipeline::{self, IoTPipeline, TopicFilter};
+use api::lifecycle::DeletionPolicy;
+use api::placement::{IngressSettings, RouteSettings};
 use api::route::{Route, check_routes};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ResourceRequirements};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 
@@ -23,14 +29,17 @@ use crate::observe::Observed;
 use crate::resources::issued::{self, Certificate};
 use crate::resources::names::{Component, Names};
 
+pub use bridges::Bridges;
 pub use external_broker::ExternalBroker;
 use given::Given;
 pub use given::given_secrets;
 use parts::{managed_broker, plan_dashboard, plan_database};
+pub use pod::PodOverlay;
 pub use refusal::Refusal;
-use requirements::resources;
+pub use sleep::Sleep;
 pub use tls::{ServerTls, expiries, tls_of_parts};
 use volumes::bridge_volume;
+pub use workload::Workload;
 
 /// Everything that the objects are made from. It and its parts hold credentials, so none can be printed.
 pub struct Plan {
@@ -46,6 +55,10 @@ pub struct Plan {
     pub bridge: Workload,
     /// How many bridges there are, and how many are to be.
     pub bridges: Bridges,
+    /// The operator's namespace, if network policies are wanted.
+    pub operator_namespace: Option<String>,
+    /// What is at rest, or about to be.
+    pub sleep: Sleep,
     /// The largest payload that the bridge stores, in bytes.
     pub max_message_size: Option<u32>,
     /// The volume for a bridge's stamps.
@@ -62,17 +75,6 @@ pub struct Plan {
     pub routes: Vec<Route>,
 }
 
-/// How many bridges there are, and how many are to be.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Bridges {
-    /// Whether they share the load, also if it is one.
-    pub shared: bool,
-    /// Those with a number below take part.
-    pub members: u32,
-    /// Those with a number below exist: who leaves stays until nothing waits for it at the broker.
-    pub running: u32,
-}
-
 /// Which pipeline it is.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -80,15 +82,8 @@ pub struct Identity {
     pub names: Names,
     /// What ties its objects to it.
     pub owner: OwnerReference,
-}
-
-/// What a container of a part needs.
-#[derive(Clone, Debug)]
-pub struct Workload {
-    /// Its image.
-    pub image: ImageReference,
-    /// CPU and memory.
-    pub resources: ResourceRequirements,
+    /// What ties volumes, and what they are useless without, to it; nothing, if they are to outlive it.
+    pub keeper: Option<OwnerReference>,
 }
 
 /// A volume of a managed part.
@@ -105,7 +100,7 @@ pub struct Volume {
 /// The broker.
 pub enum Broker {
     /// mosquitto.
-    Managed(ManagedBroker),
+    Managed(Box<ManagedBroker>),
     /// Somebody else's.
     External(ExternalBroker),
 }
@@ -113,7 +108,7 @@ pub enum Broker {
 /// A broker that the operator runs.
 pub struct ManagedBroker {
     /// mosquitto.
-    pub workload: Workload,
+    pub workload: Box<Workload>,
     /// The operator's own image, for the sidecar that tells mosquitto to reread its users.
     pub reloader: ImageReference,
     /// The volume.
@@ -165,7 +160,7 @@ pub struct Database {
 /// Whose database it is.
 pub enum DatabasePlace {
     /// InfluxDB, run by the operator.
-    Managed(ManagedDatabase),
+    Managed(Box<ManagedDatabase>),
     /// Somebody else's.
     External(ExternalDatabase),
 }
@@ -173,7 +168,7 @@ pub enum DatabasePlace {
 /// A database that the operator runs.
 pub struct ManagedDatabase {
     /// InfluxDB.
-    pub workload: Workload,
+    pub workload: Box<Workload>,
     /// The volume.
     pub volume: Volume,
     /// For how many seconds points are kept; 0 is for ever.
@@ -203,9 +198,13 @@ pub enum Dashboard {
     /// Grafana, run by the operator.
     Managed {
         /// Grafana.
-        workload: Workload,
+        workload: Box<Workload>,
         /// The administrator's password.
         password: String,
+        /// The Ingress that leads to it.
+        ingress: Option<IngressSettings>,
+        /// The HTTPRoute that leads to it.
+        route: Option<RouteSettings>,
         /// Its certificate, if it speaks HTTPS.
         tls: Option<ServerTls>,
     },
@@ -277,7 +276,7 @@ impl Plan {
         let names = Names::of(pipeline);
         let given = Given(&observed.given);
         let broker = match &spec.broker.external {
-            None => Broker::Managed(managed_broker(spec, &names, observed, config)?),
+            None => Broker::Managed(Box::new(managed_broker(spec, &names, observed, config)?)),
             Some(external) => Broker::External(ExternalBroker::new(external, &given)?),
         };
         let dashboard = match &spec.dashboard {
@@ -288,11 +287,16 @@ impl Plan {
             broker,
             database: plan_database(spec, &names, observed, config)?,
             dashboard,
-            bridge: Workload {
-                image: config.image_of(&config.images.bridge, spec.bridge.image.as_ref()),
-                resources: resources(spec.bridge.resources.as_ref(), ("10m", "16Mi"), "bridge.resources")?,
-            },
-            bridges: bridges(spec.bridge.replicas, &names, observed),
+            bridge: Workload::new(
+                Component::Bridge,
+                config.image_of(&config.images.bridge, spec.bridge.image.as_ref()),
+                (spec.bridge.resources.as_ref(), ("10m", "16Mi")),
+                spec.bridge.pod.as_ref(),
+                None,
+            )?,
+            bridges: Bridges::new(spec.bridge.replicas, &names, &observed.children),
+            operator_namespace: config.namespace.clone().filter(|_| spec.network_policy.enabled),
+            sleep: Sleep::new(spec, &observed.children.pods),
             max_message_size: spec.bridge.max_message_size,
             bridge_volume: bridge_volume(spec, &names, observed),
             bridge_password: observed.credentials.bridge.clone(),
@@ -300,8 +304,15 @@ impl Plan {
             rotated: observed.credentials.rotated.clone(),
             authorities: observed.credentials.signed.as_ref().map(|signed| signed.authorities.clone()),
             routes: spec.routes.clone(),
-            pipeline: Identity { names, owner: owner(pipeline) },
+            pipeline: Identity::of(pipeline),
         })
+    }
+}
+
+impl Identity {
+    /// That of this pipeline.
+    pub fn of(pipeline: &IoTPipeline) -> Self {
+        Self { names: Names::of(pipeline), owner: owner(pipeline), keeper: keeper(pipeline) }
     }
 }
 
@@ -318,6 +329,14 @@ pub fn owner(pipeline: &IoTPipeline) -> OwnerReference {
     }
 }
 
+/// It is no controller: where a part becomes external, what it kept stays until the pipeline goes.
+fn keeper(pipeline: &IoTPipeline) -> Option<OwnerReference> {
+    match pipeline.spec.deletion_policy {
+        DeletionPolicy::Retain => None,
+        DeletionPolicy::Delete => Some(OwnerReference { controller: None, ..owner(pipeline) }),
+    }
+}
+
 /// Topics are lines of a file: a line break in one would grant what the spec doesn't.
 fn check_topics(spec: &iotpipeline::IoTPipelineSpec) -> Result<(), Refusal> {
     let routes = spec.routes.iter().map(|route| (format!("routes[{}]", route.name), &route.topic));
@@ -329,16 +348,4 @@ fn check_topics(spec: &iotpipeline::IoTPipelineSpec) -> Result<(), Refusal> {
         Some((field, topic)) => Err(Refusal::ControlCharacter { field, topic: topic.clone() }),
         None => Ok(()),
     }
-}
-
-fn bridges(replicas: Option<i32>, names: &Names, observed: &Observed) -> Bridges {
-    let members = replicas.and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
-    let name = names.of_part(Component::Bridge);
-    let set = observed.children.stateful_sets.iter().find(|set| set.name_any() == name);
-    let running = set.and_then(|set| u32::try_from(set.spec.replicas?).ok()).unwrap_or(0);
-    // Somebody may have scaled the set by hand, to any number.
-    const MOST: u32 = 32;
-    let running = running.min(MOST).max(members);
-    // With subscriptions of its own each of several would store every message.
-    Bridges { shared: replicas.is_some() || running > members, members, running }
 }

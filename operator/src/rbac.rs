@@ -12,7 +12,11 @@ pub const RIGHTS: &[(&str, &str, &[&str])] = &[
     ("", "secrets", &["get", "list", "watch", "create", "patch", "delete"]),
     ("", "services", &["get", "list", "watch", "create", "patch", "delete"]),
     ("", "pods", &["list", "watch", "patch"]),
-    ("", "persistentvolumeclaims", &["list", "patch"]),
+    ("", "persistentvolumeclaims", &["list", "watch", "patch"]),
+    ("networking.k8s.io", "networkpolicies", &["get", "list", "watch", "create", "patch", "delete"]),
+    ("networking.k8s.io", "ingresses", &["get", "list", "watch", "create", "patch", "delete"]),
+    ("policy", "poddisruptionbudgets", &["get", "list", "watch", "create", "patch", "delete"]),
+    ("gateway.networking.k8s.io", "httproutes", &["get", "list", "create", "patch", "delete"]),
     // For pipelines that name an issuer of cert-manager.
     ("cert-manager.io", "certificates", &["get", "list", "create", "patch", "delete"]),
     ("", "events", &["list"]),

@@ -4,28 +4,34 @@
 
 pub mod bridge;
 pub mod dashboard;
+pub mod exposure;
 pub mod grafana;
 pub mod influxdb;
 pub mod issued;
 pub mod mosquitto;
 pub mod names;
+mod network;
+pub mod overlay;
 pub mod password;
 mod pod;
+mod surroundings;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PodTemplateSpec, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ring::digest::{SHA256, digest};
 use ring::hmac;
 
 use crate::credentials::{Authorities, ROTATED};
-use crate::plan::{Broker, Dashboard, DatabasePlace, Identity, Plan};
+use crate::plan::{Broker, Dashboard, DatabasePlace, Identity, Plan, Sleep, Workload};
+use exposure::expose;
 use issued::Certificate;
 use names::Component;
+pub use surroundings::Surroundings;
 
 /// Every object that a pipeline consists of.
 pub struct Desired {
@@ -41,6 +47,8 @@ pub struct Desired {
     pub bridge: Part<BridgeObjects>,
     /// The dashboard, if it is managed.
     pub dashboard: Part<DashboardObjects>,
+    /// What is around the parts.
+    pub surroundings: Surroundings,
 }
 
 /// A part that may have to wait for its token.
@@ -69,7 +77,7 @@ pub struct BrokerObjects {
 
 /// The database's objects.
 pub struct DatabaseObjects {
-    /// The administrator's credentials. It stays when the pipeline goes, as the volume does: without it
+    /// The administrator's credentials. It stays when the pipeline goes, if the volume does: without it
     /// nobody could read the volume again.
     pub secret: Secret,
     /// How the bridge and the dashboard find it.
@@ -132,19 +140,65 @@ pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
         None => Part::Withheld,
     };
     let dashboard = match (&plan.dashboard, &tokens.dashboard) {
-        (Some(Dashboard::Managed { workload, password, tls }), Some(token)) => {
+        (Some(Dashboard::Managed { workload, password, tls, .. }), Some(token)) => {
             Part::Wanted(grafana::desired(plan, workload, password, tls.as_ref(), token))
         }
         (Some(Dashboard::Managed { .. }), None) => Part::Withheld,
         (Some(Dashboard::External { .. }) | None, _) => Part::Unwanted,
     };
-    Desired {
+    let mut desired = Desired {
         authority: plan.authorities.as_ref().map(|own| authority(plan, own)),
         certificates: plan.certificates.clone(),
         broker,
         database,
         bridge,
         dashboard,
+        surroundings: Surroundings::default(),
+    };
+    place(plan, &mut desired);
+    desired.surroundings = Surroundings::of(plan, &desired);
+    put_to_sleep(plan, &mut desired);
+    desired
+}
+
+/// Does to pods and Services what the spec says of them.
+fn place(plan: &Plan, desired: &mut Desired) {
+    if let (Some(objects), Broker::Managed(broker)) = (&mut desired.broker, &plan.broker) {
+        expose(&mut objects.service, broker.workload.service.as_ref());
+        overlay(&mut objects.stateful_set.spec.template, &broker.workload);
+    }
+    if let (Some(objects), DatabasePlace::Managed(database)) = (&mut desired.database, &plan.database.place) {
+        overlay(&mut objects.stateful_set.spec.template, &database.workload);
+    }
+    if let Part::Wanted(objects) = &mut desired.bridge {
+        overlay(&mut objects.stateful_set.spec.template, &plan.bridge);
+    }
+    if let (Part::Wanted(objects), Some(Dashboard::Managed { workload, .. })) =
+        (&mut desired.dashboard, &plan.dashboard)
+    {
+        expose(&mut objects.service, workload.service.as_ref());
+        overlay(&mut objects.deployment.spec.template, workload);
+    }
+}
+
+fn overlay(template: &mut PodTemplateSpec, workload: &Workload) {
+    *template = workload.pod.over(template);
+}
+
+/// Takes the pods away from what is to be at rest.
+fn put_to_sleep(plan: &Plan, desired: &mut Desired) {
+    let Sleep { broker, bridge, database } = plan.sleep;
+    if let (true, Some(objects)) = (broker, &mut desired.broker) {
+        objects.stateful_set.spec.replicas = Some(0);
+    }
+    if let (true, Part::Wanted(objects)) = (bridge, &mut desired.bridge) {
+        bridge::asleep(plan, &mut objects.stateful_set);
+    }
+    if let (true, Some(objects)) = (database, &mut desired.database) {
+        objects.stateful_set.spec.replicas = Some(0);
+    }
+    if let (true, Part::Wanted(objects)) = (database, &mut desired.dashboard) {
+        objects.deployment.spec.replicas = Some(0);
     }
 }
 

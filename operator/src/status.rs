@@ -6,6 +6,9 @@ use api::bridge_status::BridgeStatus;
 use api::iotpipeline::{Endpoints, IoTPipelineStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+/// The reason of `Ready` while pods go.
+pub const HIBERNATING: &str = "Hibernating";
+
 /// How one part is.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Part {
@@ -58,6 +61,15 @@ pub enum Facts {
     },
     /// Everything was applied.
     Applied(Box<Parts>),
+    /// Nothing was looked at, since the spec says so.
+    Suspended,
+    /// Everything was applied, and nothing is to run.
+    Asleep {
+        /// Whether all pods have gone.
+        settled: bool,
+        /// How the parts are.
+        parts: Box<Parts>,
+    },
 }
 
 /// How the parts are.
@@ -116,10 +128,14 @@ pub fn status(
 ) -> IoTPipelineStatus {
     let none = IoTPipelineStatus::default();
     let before = before.unwrap_or(&none);
+    // Of a suspended pipeline, what is told is of the spec that was carried out last.
+    let suspended = matches!(facts, Facts::Suspended);
+    let known = if suspended { before.observed_generation } else { generation };
     let conditions = conditions(facts, before)
         .into_iter()
         .map(|(type_, state, reason, message)| {
             let same = before.conditions.iter().find(|old| old.type_ == type_ && old.status == state);
+            let generation = if type_ == SUSPENDED { generation } else { known };
             Condition {
                 type_: type_.into(),
                 status: state.into(),
@@ -132,16 +148,18 @@ pub fn status(
         })
         .collect();
     IoTPipelineStatus {
-        observed_generation: generation,
+        observed_generation: known,
         conditions,
         endpoints: match facts {
-            Facts::Applied(parts) => Some(parts.endpoints.clone()),
-            Facts::Refused { .. } | Facts::Failed { .. } => before.endpoints.clone(),
+            Facts::Applied(parts) | Facts::Asleep { parts, .. } => Some(parts.endpoints.clone()),
+            Facts::Refused { .. } | Facts::Failed { .. } | Facts::Suspended => before.endpoints.clone(),
         },
     }
 }
 
 type Row = (&'static str, &'static str, String, String);
+
+const SUSPENDED: &str = "Suspended";
 
 const PARTS: [&str; 4] = ["BrokerReady", "DatabaseReady", "BridgeReady", "DashboardReady"];
 
@@ -149,32 +167,62 @@ fn conditions(facts: &Facts, before: &IoTPipelineStatus) -> Vec<Row> {
     match facts {
         Facts::Refused { reason, message } => {
             let mut rows = vec![row("Ready", false, reason, message), row("Stalled", true, reason, message)];
-            rows.extend(as_before(before));
+            rows.extend(as_before(before, &PARTS));
             rows
         }
         Facts::Failed { reason, message } => {
             let mut rows =
                 vec![row("Ready", false, reason, message), row("Reconciling", true, reason, message)];
-            rows.extend(as_before(before));
+            rows.extend(as_before(before, &PARTS));
             rows
         }
         Facts::Applied(parts) => of_parts(parts),
+        Facts::Suspended => {
+            let mut rows = as_before(before, &["Ready"]);
+            if rows.is_empty() {
+                let message = "nothing was done yet: the pipeline is suspended";
+                rows.push(("Ready", "Unknown", SUSPENDED.into(), message.into()));
+            }
+            let message = "the operator changes nothing, and looks at nothing, until suspend is false";
+            rows.push(row(SUSPENDED, true, SUSPENDED, message));
+            rows.extend(as_before(before, &PARTS));
+            rows
+        }
+        Facts::Asleep { settled: true, parts } => {
+            let message = "nothing runs, volumes and Secrets are kept: set hibernate to false to go on";
+            let mut rows = vec![row("Ready", false, "Hibernated", message)];
+            rows.extend(part_rows(parts));
+            rows
+        }
+        Facts::Asleep { settled: false, parts } => {
+            let message = "the pods go: first the broker's, then the bridges', then the others";
+            let ready = row("Ready", false, HIBERNATING, message);
+            let mut rows = vec![ready, row("Reconciling", true, HIBERNATING, message)];
+            rows.extend(part_rows(parts));
+            rows
+        }
     }
 }
 
-fn of_parts(parts: &Parts) -> Vec<Row> {
+/// In the order in which one part waits for another.
+fn chain(parts: &Parts) -> impl Iterator<Item = (&'static str, &Part)> {
     let Parts { broker, database, bridge, dashboard, endpoints: _ } = parts;
-    // In the order in which one part waits for another: the first that isn't ready is the cause.
-    let chain = [
-        Some((PARTS[0], broker)),
-        Some((PARTS[1], database)),
-        Some((PARTS[2], bridge)),
-        dashboard.as_ref().map(|part| (PARTS[3], part)),
-    ];
-    let cause = chain.iter().flatten().find(|(_, part)| !part.ready);
-    let remarkable = || chain.iter().flatten().find(|(_, part)| part.reason != "Ready");
+    [Some(broker), Some(database), Some(bridge), dashboard.as_ref()]
+        .into_iter()
+        .zip(PARTS)
+        .filter_map(|(part, type_)| Some((type_, part?)))
+}
+
+fn part_rows(parts: &Parts) -> impl Iterator<Item = Row> {
+    chain(parts).map(|(type_, part)| row(type_, part.ready, &part.reason, &part.message))
+}
+
+fn of_parts(parts: &Parts) -> Vec<Row> {
+    // The first that isn't ready is the cause.
+    let cause = chain(parts).find(|(_, part)| !part.ready);
+    let remarkable = || chain(parts).find(|(_, part)| part.reason != "Ready");
     let mut rows = match cause.or_else(remarkable) {
-        None => vec![row("Ready", true, "Ready", &bridge.message)],
+        None => vec![row("Ready", true, "Ready", &parts.bridge.message)],
         Some((type_, part)) if part.ready => {
             vec![row("Ready", true, &with_name(type_, &part.reason), &part.message)]
         }
@@ -186,9 +234,7 @@ fn of_parts(parts: &Parts) -> Vec<Row> {
             ]
         }
     };
-    rows.extend(
-        chain.into_iter().flatten().map(|(type_, part)| row(type_, part.ready, &part.reason, &part.message)),
-    );
+    rows.extend(part_rows(parts));
     rows
 }
 
@@ -204,12 +250,20 @@ fn row(type_: &'static str, state: bool, reason: &str, message: &str) -> Row {
     (type_, if state { "True" } else { "False" }, reason.to_owned(), message.to_owned())
 }
 
-/// What was last known of the parts, since nothing was changed.
-fn as_before(before: &IoTPipelineStatus) -> Vec<Row> {
-    PARTS
-        .into_iter()
-        .filter_map(|type_| before.conditions.iter().find(|old| old.type_ == type_).map(|old| (type_, old)))
-        .map(|(type_, old)| row(type_, old.status == "True", &old.reason, &old.message))
+/// What was last known, since nothing was changed.
+fn as_before(before: &IoTPipelineStatus, types: &[&'static str]) -> Vec<Row> {
+    let known = types.iter().filter_map(|type_| {
+        before.conditions.iter().find(|old| old.type_ == *type_).map(|old| (*type_, old))
+    });
+    known
+        .map(|(type_, old)| {
+            let state = match old.status.as_str() {
+                "True" => "True",
+                "Unknown" => "Unknown",
+                _ => "False",
+            };
+            (type_, state, old.reason.clone(), old.message.clone())
+        })
         .collect()
 }
 

@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 #[derive(Default)]
 struct Fake {
     admin: Option<String>,
+    /// The bucket's name; there is none, if it is empty.
+    bucket: String,
     retention: i64,
     /// Id, the authorization as it was made, its token.
     authorizations: Vec<(String, Value, String)>,
@@ -48,6 +50,7 @@ async fn answer(
         ("GET", "/api/v2/setup") => return Json(json!({"allowed": fake.admin.is_none()})).into_response(),
         ("POST", "/api/v2/setup") if fake.admin.is_none() => {
             fake.admin = body["token"].as_str().map(Into::into);
+            fake.bucket = body["bucket"].as_str().unwrap_or_default().into();
             fake.retention = body["retentionPeriodSeconds"].as_i64().unwrap_or_default();
             return (StatusCode::CREATED, Json(json!({}))).into_response();
         }
@@ -58,12 +61,20 @@ async fn answer(
     }
     match (method.as_str(), uri.path()) {
         ("GET", "/api/v2/orgs") => Json(json!({"orgs": [{"id": "o1", "name": "lab"}]})).into_response(),
-        ("GET", "/api/v2/buckets") => Json(json!({"buckets": [
-            {"id": "b1", "name": "mesure", "retentionRules": [{"type": "expire", "everySeconds": fake.retention}]},
-        ]}))
-        .into_response(),
+        ("GET", "/api/v2/buckets") if uri.query().unwrap_or_default().contains("name=") => {
+            let is_it = uri.query().is_some_and(|query| query.ends_with(&format!("name={}", fake.bucket)));
+            let found: Vec<Value> = is_it.then(|| bucket(&fake)).into_iter().collect();
+            Json(json!({"buckets": found})).into_response()
+        }
+        ("GET", "/api/v2/buckets") => Json(json!({"buckets": [bucket(&fake)]})).into_response(),
+        ("GET", "/api/v2/buckets/b1") => Json(bucket(&fake)).into_response(),
         ("PATCH", "/api/v2/buckets/b1") => {
-            fake.retention = body["retentionRules"][0]["everySeconds"].as_i64().unwrap_or_default();
+            if let Some(rule) = body["retentionRules"].get(0) {
+                fake.retention = rule["everySeconds"].as_i64().unwrap_or_default();
+            }
+            if let Some(name) = body["name"].as_str() {
+                fake.bucket = name.into();
+            }
             Json(json!({})).into_response()
         }
         ("GET", "/api/v2/authorizations") => {
@@ -94,6 +105,11 @@ async fn answer(
         }
         _ => refuse(StatusCode::NOT_FOUND, "path not found"),
     }
+}
+
+fn bucket(fake: &Fake) -> Value {
+    let rules = json!([{"type": "expire", "everySeconds": fake.retention}]);
+    json!({"id": "b1", "name": fake.bucket, "retentionRules": rules})
 }
 
 async fn start(fake: Fake) -> (Shared, String) {
@@ -158,9 +174,26 @@ async fn tokens_are_for_one_bucket_and_one_action() {
 
 #[tokio::test]
 async fn a_changed_retention_is_set() {
-    let (fake, url) = start(Fake { admin: Some("admin".into()), retention: 7200, ..Fake::default() }).await;
+    let (fake, url) = start(Fake {
+        admin: Some("admin".into()),
+        bucket: "mesure".into(),
+        retention: 7200,
+        ..Fake::default()
+    })
+    .await;
     assert!(set_up(&url, Tokens::default()).await.changes.contains(&"changed the retention"));
     assert_eq!(fake.lock().expect("nobody panicked").retention, 3600);
+}
+
+#[tokio::test]
+async fn a_bucket_with_another_name_is_renamed_and_its_tokens_stay() {
+    let (fake, url) = start(Fake::default()).await;
+    let first = set_up(&url, Tokens::default()).await;
+    let other = Wanted { bucket: "other", ..wanted(first.tokens.clone()) };
+    let second = database(&url, "admin").set_up(&other).await.expect("the database is set up");
+    assert_eq!(second.changes, ["renamed the bucket"]);
+    assert!(second.tokens == first.tokens);
+    assert_eq!(fake.lock().expect("nobody panicked").bucket, "other");
 }
 
 #[tokio::test]

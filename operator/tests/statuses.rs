@@ -182,3 +182,40 @@ fn a_set_whose_newest_template_is_not_seen_yet_is_not_ready() {
     stale.metadata.generation = Some(3);
     assert!(!workload::of_stateful_set(Component::Broker, Some(&stale), &Children::default()).ready);
 }
+
+#[test]
+fn a_suspended_pipeline_keeps_what_was_seen_last() {
+    let before = status(&applied(parts()), Some(1), None, &at(0));
+    let after = status(&Facts::Suspended, Some(2), Some(&before), &at(9));
+    assert_eq!(
+        rows(&after),
+        "Ready=True/Ready Suspended=True/Suspended BrokerReady=True/Ready DatabaseReady=True/Ready BridgeReady=True/Ready DashboardReady=True/Ready"
+    );
+    assert_eq!(after.observed_generation, Some(1), "the new spec was not looked at");
+    assert_eq!(
+        (after.conditions[0].clone(), after.endpoints.clone()),
+        (before.conditions[0].clone(), before.endpoints)
+    );
+    assert_eq!(after.conditions[1].observed_generation, Some(2));
+    assert_eq!(status(&Facts::Suspended, Some(2), Some(&after), &at(10)), after);
+    let resumed = status(&applied(parts()), Some(3), Some(&after), &at(11));
+    assert!(!rows(&resumed).contains("Suspended"));
+
+    let new = status(&Facts::Suspended, Some(1), None, &at(0));
+    assert_eq!(rows(&new), "Ready=Unknown/Suspended Suspended=True/Suspended");
+    assert_eq!(status(&Facts::Suspended, Some(1), Some(&new), &at(1)), new);
+}
+
+#[test]
+fn a_hibernating_pipeline_is_not_ready_and_at_work_only_until_its_pods_have_gone() {
+    let rest = Part::not_ready("Hibernated", "no pods");
+    let parts =
+        Parts { broker: rest.clone(), database: rest.clone(), bridge: rest, dashboard: None, ..parts() };
+    let asleep = |settled| Facts::Asleep { settled, parts: Box::new(parts.clone()) };
+    let rest = "BrokerReady=False/Hibernated DatabaseReady=False/Hibernated BridgeReady=False/Hibernated";
+    assert_eq!(
+        rows(&status(&asleep(false), Some(1), None, &at(0))),
+        format!("Ready=False/Hibernating Reconciling=True/Hibernating {rest}")
+    );
+    assert_eq!(rows(&status(&asleep(true), Some(1), None, &at(0))), format!("Ready=False/Hibernated {rest}"));
+}

@@ -11,6 +11,9 @@ usage: cargo xtask COMMAND
   bench [bridge] [--rounds N] [--row NAME] [--quick]
                                the bridge beside Telegraf: CPU, memory, messages a second, latency, N times (3)
                                each; of one row, or of those whose names begin so; --quick: once, few messages
+  bench operator [--pipelines N] [--settle SECONDS]
+                               the operator on a real kube-apiserver and etcd, with fakes of all else: N pipelines
+                               (1000) at once beside a bare client, memory, edits, and SECONDS (600) of silence
   cluster up|down|status       a local Kubernetes cluster (kind), kubeconfig in target/cluster/
   images                       builds the project's images, and loads them into the cluster if it runs
   install                      cluster, images, and the operator by its chart
@@ -30,6 +33,12 @@ const SEEDS: u64 = 1_000;
 /// How often each is measured if nobody says.
 const ROUNDS: u64 = 3;
 
+/// How many pipelines the operator's bench has if nobody says.
+const PIPELINES: u64 = 1_000;
+
+/// For how many seconds nothing may be written there.
+const SETTLE: u64 = 600;
+
 /// A parsed command line.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Command {
@@ -38,6 +47,7 @@ pub(crate) enum Command {
     Test { fast: bool, name: Option<String> },
     Soak { seeds: u64, seed: Option<u64> },
     Bench { rounds: u64, row: Option<String>, quick: bool },
+    BenchOperator { pipelines: u64, settle: u64 },
     Cluster { action: ClusterAction, name: Option<String> },
     Images { name: Option<String> },
     Install { name: Option<String> },
@@ -61,7 +71,11 @@ impl Command {
             | Self::Cluster { name, .. }
             | Self::Images { name }
             | Self::Install { name } => name.as_deref(),
-            Self::Help | Self::Generate | Self::Soak { .. } | Self::Bench { .. } => None,
+            Self::Help
+            | Self::Generate
+            | Self::Soak { .. }
+            | Self::Bench { .. }
+            | Self::BenchOperator { .. } => None,
         }
     }
 }
@@ -72,6 +86,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
     let mut flags = Vec::new();
     let (mut name, mut seeds, mut seed) = (None, None, None);
     let (mut rounds, mut row) = (None, None);
+    let (mut pipelines, mut settle) = (None, None);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
@@ -79,6 +94,8 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
             "--seeds" => seeds = Some(number("--seeds", rest.next())?),
             "--seed" => seed = Some(number("--seed", rest.next())?),
             "--rounds" => rounds = Some(number("--rounds", rest.next())?),
+            "--pipelines" => pipelines = Some(number("--pipelines", rest.next())?),
+            "--settle" => settle = Some(number("--settle", rest.next())?),
             "--row" => row = Some(rest.next().ok_or("--row needs a name")?.clone()),
             "-h" | "--help" => return Ok(Command::Help),
             flag if flag.starts_with('-') => flags.push(flag),
@@ -95,6 +112,10 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
             let rounds = rounds.take().unwrap_or(if quick { 1 } else { ROUNDS });
             Command::Bench { rounds, row: row.take(), quick }
         }
+        ["bench", "operator"] => Command::BenchOperator {
+            pipelines: pipelines.take().unwrap_or(PIPELINES),
+            settle: settle.take().unwrap_or(SETTLE),
+        },
         ["cluster", "up"] => Command::Cluster { action: ClusterAction::Up, name },
         ["cluster", "down"] => Command::Cluster { action: ClusterAction::Down, name },
         ["cluster", "status"] => Command::Cluster { action: ClusterAction::Status, name },
@@ -103,8 +124,15 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
         ["generate"] => Command::Generate,
         other => return Err(format!("no such command: {}", other.join(" "))),
     };
-    let given = [("--seeds", seeds.is_some()), ("--seed", seed.is_some()), ("--rounds", rounds.is_some())];
-    let untaken = given.into_iter().chain([("--row", row.is_some())]).filter(|(_, given)| *given);
+    let given = [
+        ("--seeds", seeds.is_some()),
+        ("--seed", seed.is_some()),
+        ("--rounds", rounds.is_some()),
+        ("--row", row.is_some()),
+        ("--pipelines", pipelines.is_some()),
+        ("--settle", settle.is_some()),
+    ];
+    let untaken = given.into_iter().filter(|(_, given)| *given);
     flags.extend(untaken.map(|(option, _)| option));
     match flags.first() {
         Some(flag) => Err(format!("no such option here: {flag}")),
@@ -155,6 +183,10 @@ mod tests {
             Ok(Command::Bench { rounds: 5, row: Some("json4-qos1".into()), quick: false })
         );
         assert_eq!(parsed("bench --quick"), Ok(Command::Bench { rounds: 1, row: None, quick: true }));
+        assert_eq!(
+            parsed("bench operator --settle 30"),
+            Ok(Command::BenchOperator { pipelines: PIPELINES, settle: 30 })
+        );
         assert_eq!(parsed(""), Ok(Command::Help));
     }
 
@@ -164,7 +196,8 @@ mod tests {
         assert!(parsed("test --seeds 3").is_err());
         assert!(parsed("soak --seeds many").is_err());
         assert!(parsed("soak --rounds 3").is_err());
-        assert!(parsed("bench operator").is_err());
+        assert!(parsed("bench operator --rounds 2").is_err());
+        assert!(parsed("bench --settle 2").is_err());
         assert!(parsed("cluster").is_err());
         assert!(parsed("images --name").is_err());
         assert!(parsed("images --name ../x").is_err());

@@ -25,6 +25,7 @@ pub(crate) fn run(command: &Command) -> ExitCode {
         }
         Command::Demo { down: false, .. } => show(command),
         Command::Soak { seeds, seed } => endure(command, *seeds, *seed),
+        Command::BenchOperator { pipelines, settle } => scale(command, *pipelines, *settle),
         Command::Bench { rounds, row, quick } => compare(command, *rounds, row.as_deref(), *quick),
         other => list(other),
     };
@@ -53,6 +54,9 @@ fn steps(command: &Command) -> (&'static str, Vec<&'static Step>) {
         Command::Demo { .. } => ("demo", [with_parts(&installed), vec![&demo::COMPILE]].concat()),
         Command::Soak { .. } => ("soak", with_parts(&[&soak::COMPILE])),
         Command::Bench { .. } => ("bench", with_parts(&[&telegraf::STEP, &bench::COMPILE])),
+        Command::BenchOperator { .. } => {
+            ("bench-operator", vec![&go::CONTROL_PLANE, &bench::COMPILE_OPERATOR])
+        }
         Command::Generate => ("generate", vec![&checks::GENERATE]),
         Command::Test { fast: true, .. } => ("test", fast_checks()),
         Command::Test { fast: false, .. } => ("test", [fast_checks(), with_parts(&full_checks())].concat()),
@@ -126,6 +130,20 @@ fn compare(command: &Command, rounds: u64, row: Option<&str>, quick: bool) -> Re
     progress.run(&mut context, &steps)?;
     println!("\nReady after {}. All rows take about 2 minutes a round on 2 cores.\n", progress.elapsed());
     bench::run(&context, rounds, row, quick)
+}
+
+/// Prints each figure as it comes, and a table.
+fn scale(command: &Command, pipelines: u64, settle: u64) -> Result<()> {
+    println!(
+        "cargo xtask bench operator: {pipelines} pipelines on a real kube-apiserver and etcd.\n\
+         It needs: a network, Go, and 10 minutes the first time. Fakes play what would run in pods.\n"
+    );
+    let mut context = context(command)?;
+    let (name, steps) = steps(command);
+    let mut progress = Progress::new(context.paths.logs(name));
+    progress.run(&mut context, &steps)?;
+    println!("\nReady after {}.\n", progress.elapsed());
+    bench::run_operator(&context, pipelines, settle)
 }
 
 /// The last line is `N passed, N failed`, whatever happened before.

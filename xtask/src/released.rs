@@ -1,4 +1,4 @@
-//! The bridge and a program of `e2e` that uses it, compiled as they are released: for what takes long, or
+//! The bridge or the operator, and a program of `e2e` that uses it, compiled as they are released: for what takes long, or
 //! is measured.
 
 use std::path::PathBuf;
@@ -10,18 +10,21 @@ use crate::context::Context;
 use crate::process::Log;
 use crate::progress::Outcome;
 
-/// The program that is tried.
-const BRIDGE: &str = "iotpipeline-bridge";
+/// A program that is tried.
+pub(crate) const BRIDGE: &str = "iotpipeline-bridge";
 
-/// Compiles the bridge, and this program of `e2e`.
-pub(crate) fn compile(context: &Context, name: &str, log: &Log) -> Result<Outcome> {
+/// Another.
+pub(crate) const OPERATOR: &str = "iotpipeline-operator";
+
+/// Compiles one of them, and this program of `e2e`.
+pub(crate) fn compile(context: &Context, name: &str, tried: &str, log: &Log) -> Result<Outcome> {
     let paths = &context.paths;
     let mut build = cargo(paths);
-    build.args(["build", "--release", "--package", "iotpipeline-bridge", "--package", "iotpipeline-e2e"]);
-    build.args(["--bin", BRIDGE, "--bin", name, "--target-dir"]);
+    build.args(["build", "--release", "--package", tried, "--package", "iotpipeline-e2e"]);
+    build.args(["--bin", tried, "--bin", name, "--target-dir"]);
     let target = paths.cache.join("cargo");
     log.run(build.arg(&target))?;
-    for compiled in [BRIDGE, name] {
+    for compiled in [tried, name] {
         let program = program(context, name, compiled);
         std::fs::create_dir_all(program.parent().ok_or("a program without a folder")?)?;
         // Copies: the next one to compile may be another checkout.
@@ -31,7 +34,7 @@ pub(crate) fn compile(context: &Context, name: &str, log: &Log) -> Result<Outcom
 }
 
 /// Where one of the two is: beside the other, in a folder called by the one of `e2e`.
-fn program(context: &Context, name: &str, program: &str) -> PathBuf {
+pub(crate) fn program(context: &Context, name: &str, program: &str) -> PathBuf {
     context.paths.root.join("target").join(name).join(program)
 }
 

@@ -15,7 +15,7 @@ pub(crate) const COMPILE: Step = Step {
 };
 
 fn compile(context: &mut Context, log: &Log) -> Result<Outcome> {
-    released::compile(context, SOAK, log)
+    released::compile(context, SOAK, released::BRIDGE, log)
 }
 
 /// A run mostly waits: two of them keep two cores busy.

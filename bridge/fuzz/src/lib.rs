@@ -15,6 +15,7 @@ use iotpipeline_bridge::intake::{Intake, Taken};
 use iotpipeline_bridge::packet::{self, Incoming, Publish};
 use iotpipeline_bridge::route::{Levels, Trie};
 use iotpipeline_bridge::table::Table;
+use iotpipeline_bridge::version::Version;
 
 /// A target: any bytes.
 pub type Target = fn(&[u8]);
@@ -62,12 +63,17 @@ pub fn topic(bytes: &[u8]) {
     }
 }
 
-/// What a broker sends: packets are found and read, and messages stored.
+/// What a broker sends: packets are found and read, and messages stored, in either version.
 pub fn packets(bytes: &[u8]) {
+    packets_of(Version::V5, bytes);
+    packets_of(Version::V311, bytes);
+}
+
+fn packets_of(version: Version, bytes: &[u8]) {
     static TABLE: LazyLock<Arc<Table>> = LazyLock::new(|| table(include_str!("../routes/packets.yaml")));
     let mut bridge = Bridge::new(&TABLE);
     // Also what is no whole frame must do no harm.
-    drop(packet::parse(bytes));
+    drop(packet::parse(bytes, version));
     let mut rest = bytes;
     while let Ok(Some(length)) = packet::frame_length(rest, MAX_PACKET_SIZE) {
         assert!(length >= 2, "an empty frame would be found for ever");
@@ -76,7 +82,7 @@ pub fn packets(bytes: &[u8]) {
             assert!(matches!(earlier, Ok(None)) || earlier == Ok(Some(length)), "{earlier:?}, then {length}");
         }
         let Some((frame, after)) = rest.split_at_checked(length) else { break };
-        match packet::parse(frame) {
+        match packet::parse(frame, version) {
             Ok(Incoming::Publish(publish)) => bridge.accept(&publish),
             Ok(Incoming::Other(_)) => {}
             Ok(Incoming::Disconnect) | Err(_) => break,

@@ -60,9 +60,14 @@ impl FakeBroker {
         self.listener.local_addr().expect("an address")
     }
 
+    /// Takes a connection.
+    pub(crate) async fn connection(&self) -> TcpStream {
+        within("a connection", self.listener.accept()).await.expect("a connection").0
+    }
+
     /// Takes a connection up to its CONNECT, and answers that.
     pub(crate) async fn answer(&self, code: ConnectReturnCode, session_present: bool) -> Peer {
-        let (stream, _) = within("a connection", self.listener.accept()).await.expect("a connection");
+        let stream = self.connection().await;
         let mut peer = Peer { stream, input: BytesMut::new(), pings: 0, answers_pings: true, asked: None };
         let Packet::Connect(connect, ..) = peer.packet().await else { panic!("no CONNECT") };
         assert!(!connect.clean_start, "the session is to be kept");

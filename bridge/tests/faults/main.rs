@@ -7,6 +7,7 @@ mod complaints;
 mod fakes;
 mod rebirth;
 mod repetition;
+mod version;
 mod websockets;
 
 use std::time::{Duration, Instant};

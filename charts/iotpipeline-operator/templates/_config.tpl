@@ -12,6 +12,7 @@ images:
     {{- include "iotpipeline-operator.imageConfig" (list (index $.Values.images $part) $.Chart.AppVersion) | nindent 4 }}
   {{- end }}
 namespaces: {{ toJson (.Values.namespaces | default list) }}
+namespace: {{ .Release.Namespace }}
 {{- end -}}
 
 {{/* One image in it: what is empty is left out. Takes [image, default tag]. */}}

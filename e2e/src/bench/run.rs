@@ -15,6 +15,7 @@ use crate::bench::rows::{Pace, Payload, Row};
 use crate::bench::subjects::{Floor, Place, Storing, Subject};
 use crate::bench::usage::{memory, peak_memory, processor_time};
 use crate::conditions::eventually_true;
+use crate::containers::Speaks;
 use crate::influx::{Influx, Value};
 use crate::mqtt::Client;
 use crate::soak::rig::Parts;
@@ -42,7 +43,7 @@ impl Bench {
     /// # Errors
     /// If one doesn't start.
     pub async fn start() -> Result<Self> {
-        let parts = Parts::start().await?;
+        let parts = Parts::start(Speaks::Mqtt5).await?;
         let relay = Relay::start(parts.database.port).await?;
         Ok(Self { parts, relay, runs: 0 })
     }

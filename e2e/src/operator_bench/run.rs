@@ -97,7 +97,10 @@ pub async fn run(plan: &Plan) -> Result<Report> {
 }
 
 /// Waits until the operator writes nothing.
-async fn is_quiet(plane: &ControlPlane, deadline: Duration) -> Result<()> {
+///
+/// # Errors
+/// If the deadline passes: with what it writes.
+pub async fn is_quiet(plane: &ControlPlane, deadline: Duration) -> Result<()> {
     let mut since = (plane.audit_log().from_now()?, Instant::now());
     eventually("the operator settles", deadline, async || {
         let writes = writes(&since.0)?;
@@ -114,6 +117,9 @@ async fn is_quiet(plane: &ControlPlane, deadline: Duration) -> Result<()> {
 }
 
 /// What the operator has written, its Lease apart.
+///
+/// # Errors
+/// If the audit log can't be read.
 pub fn writes(log: &AuditLog) -> Result<Vec<String>> {
     let requests = log.requests_of(User::Operator)?.into_iter().filter(|request| request.is_write());
     let named = requests.map(|request| {

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::bridge_process::Bridge;
 use crate::conditions::eventually_true;
-use crate::containers::{Container, admits_clients, broker, database};
+use crate::containers::{Container, Speaks, admits_clients, broker, database};
 use crate::fault_proxy::{End, FaultProxy, Flow};
 use crate::influx::Influx;
 use crate::mqtt::Client;
@@ -37,6 +37,8 @@ pub struct Parts {
     pub database: Arc<Container>,
     /// A witness of what it holds.
     pub influx: Influx,
+    /// What the broker speaks to the bridges.
+    speaks: Speaks,
     /// How often the broker was killed so far.
     broker_deaths: AtomicU32,
 }
@@ -46,10 +48,10 @@ impl Parts {
     ///
     /// # Errors
     /// If one doesn't start.
-    pub async fn start() -> Result<Self> {
+    pub async fn start(speaks: Speaks) -> Result<Self> {
         let (broker, (database, influx)) = tokio::try_join!(broker(), database())?;
         let (broker, database) = (Arc::new(broker), Arc::new(database));
-        Ok(Self { broker, database, influx, broker_deaths: AtomicU32::new(0) })
+        Ok(Self { broker, database, influx, speaks, broker_deaths: AtomicU32::new(0) })
     }
 
     /// Starts both anew, whatever state a broken run left them in.
@@ -150,7 +152,7 @@ impl<'a> Rig<'a> {
     /// # Errors
     /// If it doesn't become ready.
     pub async fn start(parts: &'a Parts, name: &str, qos: u8) -> Result<Self> {
-        let to_broker = Arc::new(FaultProxy::start(parts.broker.port).await?);
+        let to_broker = Arc::new(FaultProxy::start(parts.broker.port_for(parts.speaks)).await?);
         let to_database = Arc::new(FaultProxy::start(parts.database.port).await?);
         let site = Site { parts, name: name.to_owned(), qos };
         let routes = routes(name, qos);

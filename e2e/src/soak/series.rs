@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 
+use crate::containers::Speaks;
 use crate::soak::audit::Verdict;
 use crate::soak::plan::Plan;
 use crate::soak::rig::Parts;
@@ -45,16 +46,22 @@ impl fmt::Display for Summary {
 }
 
 /// Runs so many seeds from the first on, some at a time, each of these with a broker and a database of
-/// its own. A line for each goes to `log`, and its plan if it went wrong.
+/// its own that speaks this to the bridge. A line for each goes to `log`, and its plan if it went wrong.
 ///
 /// # Errors
 /// If the parts don't start, or the log can't be written.
-pub async fn run_all(first: u64, count: u64, at_a_time: u64, log: impl Write) -> Result<Summary> {
+pub async fn run_all(
+    first: u64,
+    count: u64,
+    at_a_time: u64,
+    speaks: Speaks,
+    log: impl Write,
+) -> Result<Summary> {
     let next = Cell::new(0);
     let seeds = || (next.get() < count).then(|| first.wrapping_add(next.replace(next.get() + 1)));
     let report = RefCell::new(Report { summary: Summary::default(), log });
     try_join_all((0..at_a_time.clamp(1, count.max(1))).map(async |_| {
-        let parts = Parts::start().await?;
+        let parts = Parts::start(speaks).await?;
         while let Some(seed) = seeds() {
             let (plan, start) = (Plan::draw(seed), Instant::now());
             let verdict = run(&parts, &plan, &format!("seed-{seed}")).await;

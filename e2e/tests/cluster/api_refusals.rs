@@ -153,7 +153,7 @@ async fn storage_can_grow_but_neither_shrink_nor_move() {
             ensure!(message.contains("storage can't be removed"), "{part}: {message}");
         }
         let mut manifest = good();
-        manifest["spec"]["database"]["bucket"] = json!("another");
+        manifest["spec"]["database"]["organization"] = json!("another");
         let message = refusal(apply(&namespace, &manifest, true).await)?;
         ensure!(message.contains("make another pipeline"), "{message}");
         Ok(())

@@ -1,5 +1,6 @@
 //! TLS on every connection, users that come with a certificate, and certificates that change.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,8 +12,9 @@ use iotpipeline_e2e::namespaces::{Namespace, with_namespace};
 use iotpipeline_e2e::pipeline::Pipeline;
 use iotpipeline_e2e::publisher::{Load, acknowledged};
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
-use kube::api::{DeleteParams, LogParams};
+use kube::api::{DeleteParams, LogParams, Patch, PatchParams, PostParams};
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, PubAckReason};
+use serde_json::json;
 use tokio::sync::watch;
 
 use crate::{NUMBERS, SOON, numbered};
@@ -150,6 +152,60 @@ async fn an_authority_that_is_lost_is_replaced_while_messages_flow_and_nothing_r
         pipeline.becomes_ready().await
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_given_certificate_is_shown_and_one_that_is_not_good_changes_nothing() {
+    with_namespace("given", async |namespace| {
+        // A certificate that the operator makes is as good as any to be given.
+        let pipeline = Pipeline::ready(&namespace, NUMBERS).await?;
+        let mut given = BTreeMap::new();
+        for key in ["tls.crt", "tls.key", "ca.crt"] {
+            given.insert(key, pipeline.secret("numbers-broker", key).await?);
+        }
+        write_secret(&namespace, "mine", &given).await?;
+        let yaml = NUMBERS.replace("  broker:\n", "  broker:\n    tls: {secretRef: {name: mine}}\n");
+        Pipeline::ready(&namespace, &yaml).await?;
+        eventually_true("nothing is left of the authority", SOON, async || {
+            Ok(namespace.api::<Secret>().get_opt("numbers-ca").await?.is_none())
+        })
+        .await?;
+
+        let key = given["tls.key"].replacen("-----BEGIN", "-----NO", 1);
+        write_secret(&namespace, "mine", &BTreeMap::from([("tls.key", key)])).await?;
+        eventually("the pipeline says what is wrong", SOON, async || {
+            let status = pipeline.get().await?.status.unwrap_or_default();
+            let stalled = status.conditions.iter().find(|condition| condition.type_ == "Stalled");
+            let is_told = stalled.is_some_and(|stalled| {
+                stalled.reason == "CertificateInvalid"
+                    && stalled.message.contains("tls.key holds no private key")
+            });
+            Ok(if is_told { Probe::Found(()) } else { Probe::NotYet(format!("{:?}", status.conditions)) })
+        })
+        .await?;
+        // What the user gives is taken without the line break at its end.
+        let kept = pipeline.secret("numbers-broker", "tls.key").await?;
+        ensure!(kept.trim_end() == given["tls.key"].trim_end(), "the broker was given the bad key");
+        let broker = pipeline.broker().await?;
+        let password = pipeline.password("sensor").await?;
+        let mut sensor = Client::connect(broker.port, "sensor", Some(("sensor", &password))).await?;
+        ensure!(sensor.publish("load/numbers", numbered(1)).await? == PubAckReason::Success);
+        let (_forward, influx) = pipeline.database().await?;
+        influx.all_stored("numbers", "n", [1], SOON).await?;
+        Ok(())
+    })
+    .await;
+}
+
+async fn write_secret(namespace: &Namespace, name: &str, texts: &BTreeMap<&str, String>) -> Result<()> {
+    let secret =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": texts});
+    let secrets = namespace.api::<Secret>();
+    match secrets.get_opt(name).await? {
+        None => secrets.create(&PostParams::default(), &serde_json::from_value(secret)?).await?,
+        Some(_) => secrets.patch(name, &PatchParams::default(), &Patch::Merge(secret)).await?,
+    };
+    Ok(())
 }
 
 #[tokio::test]

@@ -12,10 +12,12 @@ mod external_parts;
 mod isolation;
 mod kills;
 mod lab;
+mod lifecycle;
 mod live_route;
 mod live_user;
 mod refused_clients;
 mod replicas;
+mod rotation;
 mod silence;
 mod uninstall;
 

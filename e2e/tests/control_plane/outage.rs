@@ -1,11 +1,16 @@
-//! An operator that can't reach its API server for a while.
+//! An operator that can't reach its API server for a while, or only a part of it.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use iotpipeline_e2e::api_proxy::{ApiProxy, Fault};
+use iotpipeline_e2e::conditions::eventually_true;
 use iotpipeline_e2e::convergence::{Scene, first, second};
 use iotpipeline_e2e::fault_proxy::{End, FaultProxy, Flow};
-use tokio::time::sleep;
+use k8s_openapi::api::core::v1::Service;
+use kube::api::DeleteParams;
+use kube::{Api, ResourceExt};
+use tokio::time::{sleep, timeout};
 
 /// How long the outage lasts, in seconds; 600 is what is promised.
 const SECONDS: &str = "IOTPIPELINE_OUTAGE_SECONDS";
@@ -15,6 +20,9 @@ const SHORTENED: u64 = 20;
 
 /// How soon after it a change must have taken effect.
 const LIMIT: Duration = Duration::from_secs(35);
+
+/// Longer than a pass waits for anything here.
+const QUIET: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_an_api_server_that_refused_connections_what_was_changed_meanwhile_takes_effect() -> Result<()>
@@ -54,5 +62,51 @@ async fn outage(namespace: &str, begin: impl FnOnce(&FaultProxy)) -> Result<()> 
         took.as_secs_f64()
     );
     ensure!(took <= LIMIT, "{took:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_that_can_not_be_watched_holds_up_nothing_else_and_is_watched_again() -> Result<()> {
+    let namespace = "blind";
+    let scene = Scene::start().await?;
+    let proxy = ApiProxy::start(&scene.kubeconfig(namespace, scene.port()).await?).await?;
+    let operator = scene.operator(proxy.kubeconfig(), namespace).await?;
+    scene.apply(namespace, first()).await?;
+    scene.is_ready(namespace).await?;
+
+    proxy.arm(Fault::Blind("services"));
+    timeout(LIMIT, proxy.happened()).await.context("no watch has ended")?;
+    let edited = Instant::now();
+    scene.apply(namespace, second()).await?;
+    scene.is_ready(namespace).await.with_context(|| operator.process.log(40))?;
+    let meanwhile = edited.elapsed();
+
+    // No pass is on its way that would come upon the deletion by chance.
+    let mut last = (proxy.passed().reads, Instant::now());
+    eventually_true("no pass is under way", LIMIT, async || {
+        if proxy.passed().reads != last.0 {
+            last = (proxy.passed().reads, Instant::now());
+        }
+        Ok(last.1.elapsed() > QUIET)
+    })
+    .await?;
+    let services: Api<Service> = Api::namespaced(scene.admin.clone(), namespace);
+    let uid = async || anyhow::Ok(services.get_opt("lab-broker").await?.and_then(|service| service.uid()));
+    let before = uid().await?;
+    ensure!(before.is_some(), "there is no service");
+    services.delete("lab-broker", &DeleteParams::default()).await?;
+    let healed = Instant::now();
+    proxy.arm(Fault::None);
+    eventually_true("the service is there again", LIMIT, async || {
+        let now = uid().await?;
+        Ok(now.is_some() && now != before)
+    })
+    .await?;
+    println!(
+        "services can't be watched: a change takes effect after {:.2} s; watched again {:.2} s later",
+        meanwhile.as_secs_f64(),
+        healed.elapsed().as_secs_f64()
+    );
+    ensure!(meanwhile < Duration::from_secs(10), "{meanwhile:?}");
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use anyhow::{Result, ensure};
 use iotpipeline_e2e::conditions::eventually_true;
+use iotpipeline_e2e::containers::Speaks;
 use iotpipeline_e2e::fault_proxy::Flow;
 use iotpipeline_e2e::mqtt::Client;
 use iotpipeline_e2e::soak::audit::Verdict;
@@ -28,7 +29,7 @@ async fn publish(rig: &Rig<'_>, account: &mut Account, count: u64) -> Result<()>
 /// A bridge that has stored messages and doesn't know it, since no answer comes back, is killed. What is
 /// stored in the end?
 async fn killed_between_storing_and_acknowledging(name: &str, volume_is_lost: bool) -> Result<Verdict> {
-    let parts = Parts::start().await?;
+    let parts = Parts::start(Speaks::Mqtt5).await?;
     let mut rig = Rig::start(&parts, name, 1).await?;
     let mut account = Account::default();
     rig.to_database.carry(Flow::Passes, Flow::Stops);
@@ -79,7 +80,7 @@ async fn is_subscribed(parts: &Parts, rig: &Rig<'_>) -> Result<()> {
 
 #[tokio::test]
 async fn a_session_that_is_lost_takes_what_only_the_broker_had_and_nothing_else() -> Result<()> {
-    let parts = Parts::start().await?;
+    let parts = Parts::start(Speaks::Mqtt5).await?;
     let mut rig = Rig::start(&parts, "session-lost", 1).await?;
     let mut account = Account::default();
     publish(&rig, &mut account, MESSAGES).await?;

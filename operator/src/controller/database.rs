@@ -25,6 +25,10 @@ pub(super) async fn access(
     plan: &Plan,
     observed: &Observed,
 ) -> Access {
+    if plan.sleep.database {
+        let part = Part::not_ready("Hibernated", "not asked while the pipeline hibernates");
+        return Access { tokens: known(observed), part };
+    }
     match &plan.database.place {
         DatabasePlace::Managed(database) => managed(context, pipeline, plan, database, observed).await,
         DatabasePlace::External(database) => {
@@ -32,6 +36,14 @@ pub(super) async fn access(
                 Tokens { bridge: Some(database.token.clone()), dashboard: Some(database.read_token.clone()) };
             Access { tokens, part: external(context, plan, database).await }
         }
+    }
+}
+
+/// The tokens that were made before, if any.
+fn known(observed: &Observed) -> Tokens {
+    Tokens {
+        bridge: observed.credentials.bridge_token.clone(),
+        dashboard: observed.credentials.dashboard_token.clone(),
     }
 }
 
@@ -44,10 +56,7 @@ async fn managed(
     database: &ManagedDatabase,
     observed: &Observed,
 ) -> Access {
-    let known = Tokens {
-        bridge: observed.credentials.bridge_token.clone(),
-        dashboard: observed.credentials.dashboard_token.clone(),
-    };
+    let known = known(observed);
     let name = plan.pipeline.names.of_part(Component::Database);
     let set = observed.children.stateful_sets.iter().find(|set| set.name_any() == name);
     let part = workload::of_stateful_set(Component::Database, set, &observed.children);

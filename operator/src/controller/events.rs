@@ -12,6 +12,7 @@ use serde_json::json;
 use super::Context;
 use crate::apply::FIELD_MANAGER;
 use crate::resources::hash;
+use crate::status::HIBERNATING;
 
 const NORMAL: &str = "Normal";
 const WARNING: &str = "Warning";
@@ -53,7 +54,8 @@ fn news<'a>(before: Option<&IoTPipelineStatus>, after: &'a IoTPipelineStatus) ->
     match (was_ready, ready.status == "True") {
         (false, true) => news.push((NORMAL, "Ready", ready.message.as_str())),
         (true, false) if stalled.is_none() => {
-            news.push((WARNING, ready.reason.as_str(), ready.message.as_str()));
+            let type_ = if ready.reason == HIBERNATING { NORMAL } else { WARNING };
+            news.push((type_, ready.reason.as_str(), ready.message.as_str()));
         }
         _ => {}
     }

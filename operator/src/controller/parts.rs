@@ -1,6 +1,7 @@
 //! How the parts are, after the apply.
 
 use api::iotpipeline::Endpoints;
+use k8s_openapi::api::core::v1::Pod;
 
 use super::Context;
 use super::database::Access;
@@ -11,7 +12,7 @@ use crate::observe::Children;
 use crate::plan::{Broker, Dashboard, DatabasePlace, Plan};
 use crate::resources::names::Component;
 use crate::status::{Facts, Part, Parts};
-use crate::workload;
+use crate::workload::{self, pods_of};
 
 /// The dashboard, if there is to be one; an external one is written here.
 pub(super) async fn dashboard(
@@ -73,7 +74,6 @@ pub(super) fn facts(
     bridge: Part,
     dashboard: Option<Part>,
 ) -> Facts {
-    let names = &plan.pipeline.names;
     let mut broker = match &plan.broker {
         Broker::Managed(_) => workload::of_stateful_set(Component::Broker, applied.broker.as_ref(), children),
         // Only the bridge knows how it is.
@@ -88,25 +88,59 @@ pub(super) fn facts(
         DatabasePlace::External(_) => database.part,
     };
     for (component, why) in applied.not_grown {
-        match component {
-            Component::Broker => broker.message = format!("{}; {why}", broker.message),
-            Component::Database => database_part.message = format!("{}; {why}", database_part.message),
-            Component::Bridge | Component::Dashboard | Component::Authority => {}
+        let part = match component {
+            Component::Broker => &mut broker,
+            Component::Database => &mut database_part,
+            Component::Bridge | Component::Dashboard | Component::Authority => continue,
+        };
+        part.message = format!("{}; {why}", part.message);
+        if part.ready {
+            part.reason = "VolumeNotGrown".into();
         }
     }
-    let dashboard_url = plan.dashboard.as_ref().map(|dashboard| match dashboard {
-        Dashboard::Managed { tls, .. } => names.dashboard_url(tls.is_some()),
-        Dashboard::External { url, .. } => url.clone(),
-    });
     Facts::Applied(Box::new(Parts {
         broker,
         database: database_part,
         bridge,
         dashboard,
-        endpoints: Endpoints {
-            broker: Some(plan.broker.url(names)),
-            database: Some(plan.database.url(names)),
-            dashboard: dashboard_url,
-        },
+        endpoints: endpoints(plan),
     }))
+}
+
+/// How the parts of a hibernating pipeline are: at rest, or on the way there.
+pub(super) fn asleep(plan: &Plan, pods: &[Pod]) -> Facts {
+    let rest = |component| match pods_of(component, pods).next() {
+        None => Part::not_ready("Hibernated", "no pods: the pipeline hibernates"),
+        Some(_) => Part::not_ready("Stopping", "its pods go, since the pipeline hibernates"),
+    };
+    let elsewhere = || Part::not_ready("Hibernated", "not used: the pipeline hibernates");
+    let parts = Parts {
+        broker: match &plan.broker {
+            Broker::Managed(_) => rest(Component::Broker),
+            Broker::External(_) => elsewhere(),
+        },
+        database: match &plan.database.place {
+            DatabasePlace::Managed(_) => rest(Component::Database),
+            DatabasePlace::External(_) => elsewhere(),
+        },
+        bridge: rest(Component::Bridge),
+        dashboard: plan.dashboard.as_ref().map(|dashboard| match dashboard {
+            Dashboard::Managed { .. } => rest(Component::Dashboard),
+            Dashboard::External { .. } => elsewhere(),
+        }),
+        endpoints: endpoints(plan),
+    };
+    Facts::Asleep { settled: plan.sleep.database && pods.is_empty(), parts: Box::new(parts) }
+}
+
+fn endpoints(plan: &Plan) -> Endpoints {
+    let names = &plan.pipeline.names;
+    Endpoints {
+        broker: Some(plan.broker.url(names)),
+        database: Some(plan.database.url(names)),
+        dashboard: plan.dashboard.as_ref().map(|dashboard| match dashboard {
+            Dashboard::Managed { tls, .. } => names.dashboard_url(tls.is_some()),
+            Dashboard::External { url, .. } => url.clone(),
+        }),
+    }
 }

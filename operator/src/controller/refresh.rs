@@ -24,7 +24,10 @@ use crate::workload::{self, pods_of};
 
 /// The kubelet learns of the new content by a watch of its own, which may be a moment behind the touch:
 /// it is touched again after this.
-const TOUCH_AGAIN: Duration = Duration::from_millis(300);
+pub(super) const TOUCH_AGAIN: Duration = Duration::from_millis(300);
+
+/// Content that is older than this has reached the kubelet: one touch is enough.
+const KNOWN: Duration = Duration::from_secs(2);
 
 /// How often a pod is touched whose process doesn't say what it has read.
 const TOUCHES: u32 = 3;
@@ -34,16 +37,25 @@ const PATIENCE: Duration = Duration::from_millis(2500);
 
 const PERIOD: Duration = Duration::from_millis(50);
 
-/// Touches the pods whose files are older than what was applied, and returns how the bridge is, and what each
-/// has said.
+/// What came of the refresh.
+pub(super) struct Refreshed {
+    /// How the bridge is.
+    pub(super) bridge: Part,
+    /// What each of them has said.
+    pub(super) heard: Vec<Heard>,
+    /// A pod has to be touched again, soon.
+    pub(super) is_pending: bool,
+}
+
+/// Touches the pods whose files are older than what was applied, and returns how the bridge is.
 pub(super) async fn refresh(
     context: &Context,
     desired: &Desired,
     plan: &Plan,
     applied: &Applied,
     children: &Children,
-) -> Result<(Part, Vec<Heard>), Error> {
-    let bridges = match desired.bridge.wanted() {
+) -> Result<Refreshed, Error> {
+    let (bridge, heard) = match desired.bridge.wanted() {
         Some(bridge) => refresh_bridges(context, bridge, plan, applied, children).await?,
         None => {
             let message = "the bridge starts when the database has given it a token";
@@ -55,21 +67,30 @@ pub(super) async fn refresh(
         (Component::Broker, desired.broker.as_ref().map(|broker| &broker.live_hash)),
         (Component::Dashboard, desired.dashboard.wanted().map(|dashboard| &dashboard.live_hash)),
     ];
+    let mut is_pending = false;
     for (component, hash) in unasked {
         let Some(hash) = hash else { continue };
+        if applied.writes > 0 {
+            context.written.note_first(hash);
+        }
+        let is_new = context.written.is_within(hash, KNOWN);
         for pod in pods_of(component, pods).filter(|pod| is_running(pod)) {
             let count = touches(pod, hash);
             if count >= TOUCHES {
                 continue;
             }
-            if count > 0 {
-                // The touch before has brought this pass about.
-                sleep(TOUCH_AGAIN).await;
+            let uid = pod.uid().unwrap_or_default();
+            let is_too_soon = count > 0 && context.touched.is_within(&uid, TOUCH_AGAIN);
+            if !is_too_soon {
+                let count = if is_new { count } else { TOUCHES - 1 };
+                touch(&context.client, &context.cache, pod, &touched(hash, count)).await?;
+                context.touched.note(uid);
+                is_pending |= count + 1 < TOUCHES;
             }
-            touch(&context.client, pod, &touched(hash, count)).await?;
+            is_pending |= is_too_soon;
         }
     }
-    Ok(bridges)
+    Ok(Refreshed { bridge, heard, is_pending })
 }
 
 /// How the bridges are: the first that is not ready speaks for all. Ends those that have left.
@@ -100,7 +121,7 @@ async fn refresh_bridges(
     if kept < running {
         tracing::info!(set = objects.stateful_set.name_any(), bridges = kept, "scaling down");
         let smaller = of_size(kept, objects.stateful_set.clone());
-        apply_again(&context.client, plan, &smaller).await?;
+        apply_again(&context.client, &context.cache, plan, &smaller).await?;
     }
     let heard = answers.iter_mut().filter_map(|answer| answer.heard.take()).collect();
     let mut parts: Vec<Part> = answers.into_iter().map(|answer| answer.part).collect();
@@ -134,7 +155,7 @@ async fn refresh_bridge(
 ) -> Result<Answer, Error> {
     let mut count = touches(pod, &bridge.mounted_hash);
     if count == 0 {
-        touch(&context.client, pod, &touched(&bridge.mounted_hash, 0)).await?;
+        touch(&context.client, &context.cache, pod, &touched(&bridge.mounted_hash, 0)).await?;
         count = 1;
     }
     ask(context, pod, bridge, workload, count).await
@@ -200,7 +221,7 @@ async fn ask(
             return Ok(Answer { member, part: part.unless(workload), heard, left });
         }
         if last_touch.elapsed() > TOUCH_AGAIN {
-            touch(&context.client, pod, &touched(&bridge.mounted_hash, count)).await?;
+            touch(&context.client, &context.cache, pod, &touched(&bridge.mounted_hash, count)).await?;
             (count, last_touch) = (count + 1, Instant::now());
         }
         sleep(PERIOD).await;

@@ -10,17 +10,21 @@ use api::iotpipeline::IoTPipeline;
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
-use kube::api::PartialObjectMeta;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{ObjectMeta, PartialObjectMeta, PartialObjectMetaExt};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::{self, DefaultBackoff, watcher};
+use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::runtime::{Predicate, PredicateConfig, predicates};
 use kube::runtime::{WatchStreamExt, reflector as reflect};
 use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
+use crate::cache::{Cache, Cached};
 use crate::metrics::Metrics;
 use crate::plan::given_secrets;
 use crate::resources::names::{INSTANCE, MANAGED};
@@ -32,12 +36,16 @@ const WATCH_SECONDS: u32 = 20;
 /// The longest pause before a watch that failed is tried again; kube's own grows to a minute.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// How many whole objects are read at once: a page is in memory as a whole.
+const PAGE: u32 = 100;
+
 /// Where to watch.
 pub(super) struct Watches {
     pub(super) client: Client,
     /// All, if none.
     pub(super) namespace: Option<String>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) cache: Arc<Cache>,
     /// After this the pipelines are listed anew, so that no event that was lost stays so.
     pub(super) relist: Duration,
 }
@@ -87,51 +95,81 @@ impl Watches {
     }
 
     pub(super) fn secrets(&self) -> impl Stream<Item = Watched<PartialObjectMeta<Secret>>> + Send + 'static {
-        // Those that users give have no labels. Only what is kept of them, their names, is of interest; what
-        // `kubectl apply` notes in an annotation is sent too, and dropped at once.
-        self.metadata_of(config())
+        self.children()
+    }
+
+    /// The Secrets that are not the operator's: users give some of them to pipelines. Their content is not
+    /// asked for; what `kubectl apply` notes of it in an annotation is sent too, and dropped at once.
+    pub(super) fn foreign_secrets(
+        &self,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<Secret>>> + Send + 'static {
+        let config = config().labels(&MANAGED.replace('=', "!="));
+        let objects = watcher(self.api::<PartialObjectMeta<Secret>>(), config)
+            .modify(|secret| {
+                let ObjectMeta { name, namespace, resource_version, uid, .. } = secret.metadata.clone();
+                secret.metadata =
+                    ObjectMeta { name, namespace, resource_version, uid, ..ObjectMeta::default() };
+            })
+            .touched_objects()
+            .backoff(Pauses::default())
+            // A deletion has a resource version of its own, and so passes.
+            .predicate_filter(predicates::resource_version, PredicateConfig::default());
+        self.without_errors(objects)
+    }
+
+    pub(super) fn claims(
+        &self,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<PersistentVolumeClaim>>> + Send + 'static {
+        self.children()
     }
 
     pub(super) fn pods(&self) -> impl Stream<Item = Watched<PartialObjectMeta<Pod>>> + Send + 'static {
         self.children()
     }
 
+    pub(super) fn network_policies(
+        &self,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<NetworkPolicy>>> + Send + 'static {
+        self.children()
+    }
+
+    pub(super) fn disruption_budgets(
+        &self,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<PodDisruptionBudget>>> + Send + 'static {
+        self.children()
+    }
+
+    pub(super) fn ingresses(
+        &self,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<Ingress>>> + Send + 'static {
+        self.children()
+    }
+
+    /// Labelled objects only: foreign Secrets are neither sent nor kept. What the cache knows already is no
+    /// reason for a pass, and that is most of what the operator writes itself.
     fn children<K>(&self) -> impl Stream<Item = Watched<PartialObjectMeta<K>>> + Send + use<K> + 'static
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
             + Debug
             + DeserializeOwned
+            + Serialize
             + Send
             + Sync
             + 'static,
     {
-        self.metadata_of(config().labels(MANAGED))
-    }
-
-    /// Only metadata: the content of foreign Secrets is neither sent nor kept. Deletions pass the predicate,
-    /// since they have a resource version of their own.
-    fn metadata_of<K>(
-        &self,
-        config: watcher::Config,
-    ) -> impl Stream<Item = Watched<PartialObjectMeta<K>>> + Send + use<K> + 'static
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
-    {
-        let objects = watcher(self.api::<PartialObjectMeta<K>>(), config)
-            .modify(|object: &mut PartialObjectMeta<K>| {
-                object.metadata.managed_fields = None;
-                object.metadata.annotations = None;
-            })
-            .touched_objects()
-            .backoff(Pauses::default())
-            .predicate_filter(predicates::resource_version, PredicateConfig::default());
+        let (api, relist) = (self.api::<K>(), self.relist);
+        let config = config().labels(MANAGED).page_size(PAGE);
+        let (cache, namespace) = (self.cache.clone(), self.namespace.clone());
+        let objects = stream::repeat_with(move || {
+            watcher(api.clone(), config.clone()).take_until(Box::pin(sleep(relist)))
+        })
+        .flatten()
+        .modify(|object: &mut K| object.meta_mut().managed_fields = None)
+        .filter_map(move |event| {
+            ready(event.map(|event| news(&cache, namespace.as_deref(), event)).transpose())
+        })
+        .backoff(Pauses::default());
         self.without_errors(objects)
     }
 
@@ -161,6 +199,17 @@ impl Watches {
             ready(object.ok().map(Ok))
         })
     }
+}
+
+/// What is newer than the cache has it, without its content.
+fn news<K: Cached>(cache: &Cache, watched: Option<&str>, event: Event<K>) -> Option<PartialObjectMeta<K>> {
+    let is_news = cache.follow(watched, &event);
+    let (Event::Apply(object) | Event::InitApply(object) | Event::Delete(object)) = event else {
+        return None;
+    };
+    let ObjectMeta { name, namespace, labels, .. } = object.meta().clone();
+    let metadata = ObjectMeta { name, namespace, labels, ..ObjectMeta::default() };
+    is_news.then(|| metadata.into_response_partial())
 }
 
 /// kube's pauses, up to the longest.
@@ -204,19 +253,15 @@ pub(super) fn pipeline_of<K: Resource>(object: PartialObjectMeta<K>) -> Option<O
     Some(ObjectRef::new(name).within(namespace))
 }
 
-/// Whose Secret it is, and those that it is given to.
-pub(super) fn pipelines_of_secret(
+/// The pipelines that a Secret is given to.
+pub(super) fn users_of(
     pipelines: &Store<IoTPipeline>,
-    secret: PartialObjectMeta<Secret>,
+    secret: &PartialObjectMeta<Secret>,
 ) -> Vec<ObjectRef<IoTPipeline>> {
-    let (name, namespace) = (secret.name_any(), secret.namespace());
-    let is_given = |pipeline: &&Arc<IoTPipeline>| {
-        pipeline.namespace() == namespace && given_secrets(pipeline).contains(&name)
+    let ObjectMeta { name: Some(name), namespace, .. } = &secret.metadata else { return Vec::new() };
+    let is_user = |pipeline: &&Arc<IoTPipeline>| {
+        pipeline.metadata.namespace == *namespace && given_secrets(pipeline).contains(name)
     };
     let pipelines = pipelines.state();
-    let given = pipelines.iter().filter(is_given).map(|pipeline| ObjectRef::from_obj(pipeline.as_ref()));
-    let is_labelled =
-        secret.labels().get("app.kubernetes.io/managed-by").is_some_and(|by| MANAGED.ends_with(by));
-    let own = if is_labelled { pipeline_of(secret) } else { None };
-    own.into_iter().chain(given).collect()
+    pipelines.iter().filter(is_user).map(|pipeline| ObjectRef::from_obj(pipeline.as_ref())).collect()
 }

@@ -95,6 +95,12 @@ pub(super) struct Resource {
 }
 
 impl Authorization {
+    /// The one bucket that it is for.
+    pub(super) fn bucket(&self) -> Option<&str> {
+        let [permission] = self.permissions.as_slice() else { return None };
+        permission.resource.id.as_deref().filter(|_| permission.resource.type_ == "buckets")
+    }
+
     /// When it was made; long ago, if the database doesn't tell.
     pub(super) fn made(&self) -> Timestamp {
         self.created_at.parse().unwrap_or(Timestamp::UNIX_EPOCH)
@@ -105,7 +111,6 @@ impl Authorization {
         self.description == right.description
             && self.status == "active"
             && permission.action == right.action
-            && permission.resource.type_ == "buckets"
-            && permission.resource.id.as_deref() == Some(bucket)
+            && self.bucket() == Some(bucket)
     }
 }

@@ -69,37 +69,42 @@ impl Candidate {
 
     /// Does the work whenever elected, until told to stop. The work is dropped when the Lease is lost, and
     /// begun anew after the next election; it may write as long as the fence that it is given lets it.
-    pub async fn lead<W: Future<Output = ()>>(
+    ///
+    /// # Errors
+    /// The work's own.
+    pub async fn lead<E, W: Future<Output = Result<(), E>>>(
         mut self,
         mut stop: watch::Receiver<bool>,
         work: impl Fn(Fence) -> W,
-    ) {
+    ) -> Result<(), E> {
         while let Some(mut term) = self.elected(&mut stop).await {
             tracing::info!(lease = self.name, "elected");
             self.metrics.set_role(Role::Leader);
             let fence = term.fence.clone();
-            let is_stopped = tokio::select! {
-                () = work(fence.clone()) => true,
-                () = fence.closed() => false,
-                () = self.keep(&mut term) => false,
-                () = stopped(&mut stop) => true,
+            let ended = tokio::select! {
+                ended = work(fence.clone()) => Some(ended),
+                () = fence.closed() => None,
+                () = self.keep(&mut term) => None,
+                () = stopped(&mut stop) => Some(Ok(())),
             };
             fence.close();
             self.metrics.set_role(Role::Candidate);
-            if is_stopped {
+            if let Some(ended) = ended {
                 self.give_up(term).await;
-                return;
+                return ended;
             }
             tracing::warn!(
                 lease = self.name,
                 "the lease is lost: nothing is written until the next election"
             );
         }
+        Ok(())
     }
 
     /// Nothing if it was told to stop before. A request is never dropped half-way: it could be a claim
     /// that succeeds, and nobody would be there.
     async fn elected(&mut self, stop: &mut watch::Receiver<bool>) -> Option<Box<Term>> {
+        let mut last = String::new();
         loop {
             let wait = match self.attempt().await {
                 Ok(Attempt::Elected(term)) => return Some(term),
@@ -110,11 +115,12 @@ impl Candidate {
                 Ok(Attempt::Overtaken) => RETRY,
                 Err(error) => {
                     self.metrics.set_role(Role::Candidate);
-                    tracing::warn!(
-                        lease = self.name,
-                        error = told(&error),
-                        "the lease can't be had; it is tried again"
-                    );
+                    // An outage is told once, and not twice a second.
+                    let error = told(&error);
+                    if error != last {
+                        tracing::warn!(lease = self.name, error, "the lease can't be had; it is tried again");
+                        last = error;
+                    }
                     LOOK
                 }
             };

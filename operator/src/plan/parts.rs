@@ -3,7 +3,7 @@
 use api::iotpipeline::{self, IoTPipelineSpec, SecretKey, retention_seconds};
 
 use super::given::Given;
-use super::requirements::{self, resources};
+use super::requirements;
 use super::tls::server_tls;
 use super::volumes::volume;
 use super::{
@@ -32,10 +32,13 @@ pub(super) fn managed_broker(
         });
     }
     Ok(ManagedBroker {
-        workload: Workload {
-            image: config.image_of(&config.images.mosquitto, broker.image.as_ref()),
-            resources: resources(broker.resources.as_ref(), ("20m", "32Mi"), "broker.resources")?,
-        },
+        workload: Box::new(Workload::new(
+            Component::Broker,
+            config.image_of(&config.images.mosquitto, broker.image.as_ref()),
+            (broker.resources.as_ref(), ("20m", "32Mi")),
+            broker.pod.as_ref(),
+            broker.service.as_ref(),
+        )?),
         reloader: config.image_of(&config.image, None),
         volume: volume(broker.storage.as_ref(), "1Gi", &names.of_part(Component::Broker), observed),
         queue_bytes: requirements::bytes(broker.queue.as_deref(), "broker.queue")?,
@@ -76,18 +79,21 @@ pub(super) fn plan_database(
     let database = &spec.database;
     let given = Given(&observed.given);
     let place = match &database.external {
-        None => DatabasePlace::Managed(ManagedDatabase {
-            workload: Workload {
-                image: config.image_of(&config.images.influxdb, database.image.as_ref()),
-                resources: resources(database.resources.as_ref(), ("50m", "128Mi"), "database.resources")?,
-            },
+        None => DatabasePlace::Managed(Box::new(ManagedDatabase {
+            workload: Box::new(Workload::new(
+                Component::Database,
+                config.image_of(&config.images.influxdb, database.image.as_ref()),
+                (database.resources.as_ref(), ("50m", "128Mi")),
+                database.pod.as_ref(),
+                None,
+            )?),
             volume: volume(database.storage.as_ref(), "5Gi", &names.of_part(Component::Database), observed),
             retention_seconds: retention_seconds(database.retention.as_deref().unwrap_or("0"))
                 .map_err(Refusal::Retention)?,
             admin_password: observed.credentials.database.password.clone(),
             admin_token: observed.credentials.database.token.clone(),
             tls: server_tls(spec, Component::Database, names, observed)?,
-        }),
+        })),
         Some(external) => {
             let token = given.value(&external.token_secret_ref, "database.external.tokenSecretRef")?;
             DatabasePlace::External(ExternalDatabase {
@@ -115,10 +121,15 @@ pub(super) fn plan_dashboard(
 ) -> Result<Dashboard, Refusal> {
     let Some(external) = &dashboard.external else {
         return Ok(Dashboard::Managed {
-            workload: Workload {
-                image: config.image_of(&config.images.grafana, dashboard.image.as_ref()),
-                resources: resources(dashboard.resources.as_ref(), ("20m", "128Mi"), "dashboard.resources")?,
-            },
+            workload: Box::new(Workload::new(
+                Component::Dashboard,
+                config.image_of(&config.images.grafana, dashboard.image.as_ref()),
+                (dashboard.resources.as_ref(), ("20m", "128Mi")),
+                dashboard.pod.as_ref(),
+                dashboard.service.as_ref(),
+            )?),
+            ingress: dashboard.ingress.clone(),
+            route: dashboard.route.clone(),
             password: observed.credentials.dashboard.clone(),
             tls: server_tls(spec, Component::Dashboard, names, observed)?,
         });

@@ -91,6 +91,14 @@ pub enum Refusal {
         /// What it holds.
         quantity: String,
     },
+    /// Settings of pods that can't be used.
+    #[error("{field}: {message}")]
+    Pod {
+        /// The field.
+        field: String,
+        /// What is wrong, and what to do.
+        message: String,
+    },
     /// A topic that mosquitto's access file can't carry.
     #[error("{field}: the topic {topic:?} has a control character: choose another topic")]
     ControlCharacter {
@@ -116,6 +124,7 @@ impl Refusal {
             Refusal::Routes(_)
             | Refusal::Retention(_)
             | Refusal::Quantity { .. }
+            | Refusal::Pod { .. }
             | Refusal::AuthorityWithoutTls { .. }
             | Refusal::CertificateWithoutTls { .. }
             | Refusal::Password(_)

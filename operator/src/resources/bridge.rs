@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, ContainerPort};
 
 use super::mosquitto::BRIDGE_USER;
-use super::names::{Component, POD_INDEX};
+use super::names::{BRIDGES, Component, POD_INDEX};
 use super::pod::{self, Pod, ProbePort};
 use super::{BridgeObjects, hash, keyed_hash, part_metadata, remembering, secret};
 use crate::plan::{Broker, Database, DatabasePlace, Identity, Plan};
@@ -50,6 +50,13 @@ pub fn desired(plan: &Plan, token: &str) -> BridgeObjects {
             ),
         ),
     }
+}
+
+/// The set without pods, which remembers how many bridges have a session at the broker.
+pub(super) fn asleep(plan: &Plan, set: &mut StatefulSet) {
+    set.spec.replicas = Some(0);
+    let annotations = set.metadata.annotations.get_or_insert_default();
+    annotations.insert(BRIDGES.into(), plan.bridges.running.to_string());
 }
 
 /// The set with so many pods.

@@ -20,7 +20,7 @@ const CERTIFICATE: &str = "/etc/iotpipeline";
 /// The database's objects.
 pub fn desired(pipeline: &Identity, database: &ManagedDatabase) -> DatabaseObjects {
     let mut kept = part_metadata(pipeline, Component::Database);
-    kept.owner_references = None;
+    kept.owner_references = pipeline.keeper.clone().map(|keeper| vec![keeper]);
     let (name, tls) = (pipeline.names.of_part(Component::Database), database.tls.as_ref());
     let mut data =
         vec![("username", ADMIN), ("password", &*database.admin_password), ("token", &*database.admin_token)];

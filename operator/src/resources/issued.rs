@@ -8,9 +8,9 @@ use api::iotpipeline::{IoTPipeline, IssuerKind, Tls};
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
 
-use super::names::{Component, Names};
+use super::names::Component;
 use super::part_metadata;
-use crate::plan::{Identity, owner, tls_of_parts};
+use crate::plan::{Identity, tls_of_parts};
 
 /// What is asked of cert-manager; as much of it as is needed here.
 #[derive(Clone, CustomResource, Debug, Deserialize, Serialize)]
@@ -67,7 +67,7 @@ pub struct Issuer {
 
 /// The certificates that a pipeline asks cert-manager for.
 pub fn desired(pipeline: &IoTPipeline) -> Vec<Certificate> {
-    let identity = Identity { names: Names::of(pipeline), owner: owner(pipeline) };
+    let identity = Identity::of(pipeline);
     let parts = tls_of_parts(&pipeline.spec);
     parts.iter().filter_map(|(component, tls)| certificate(&identity, *component, tls)).collect()
 }

@@ -24,6 +24,9 @@ pub const CONFIG_HASH: &str = "iotpipeline.io/config-hash";
 /// On a pod template: the hash of what its process reads at its start only.
 pub const RESTART_HASH: &str = "iotpipeline.io/restart-hash";
 
+/// On the bridges' set while it hibernates: how many bridges have a session at the broker.
+pub const BRIDGES: &str = "iotpipeline.io/bridges";
+
 /// A part of a pipeline.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Component {
@@ -48,6 +51,28 @@ impl Component {
             Component::Bridge => "bridge",
             Component::Dashboard => "dashboard",
             Component::Authority => "ca",
+        }
+    }
+
+    /// The operator's own containers in its pods.
+    pub fn containers(self) -> &'static [&'static str] {
+        match self {
+            Component::Broker => &["mosquitto", "reload"],
+            Component::Database => &["influxdb"],
+            Component::Bridge => &["bridge"],
+            Component::Dashboard => &["grafana"],
+            Component::Authority => &[],
+        }
+    }
+
+    /// The operator's own volumes in its pods.
+    pub fn volumes(self) -> &'static [&'static str] {
+        match self {
+            Component::Broker => &["config", "data"],
+            Component::Database => &["data", "tls", "tmp"],
+            Component::Bridge => &["config", "credentials", "state"],
+            Component::Dashboard => &["dashboards", "data", "provisioning", "secrets", "tmp"],
+            Component::Authority => &[],
         }
     }
 

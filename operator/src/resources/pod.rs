@@ -17,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::names::{Component, RESTART_HASH};
 use super::part_metadata;
+use crate::compare::is_contained;
 use crate::config::ImageReference;
 use crate::plan::{self, Identity};
 
@@ -136,9 +137,26 @@ pub(super) fn claims(
     name: &str,
     volume: &plan::Volume,
 ) -> Vec<PersistentVolumeClaim> {
-    if let Some(existing) = &volume.existing {
-        return existing.clone();
+    let wanted = new_claims(pipeline, component, name, volume);
+    match &volume.existing {
+        // What the API server has added to them is not the operator's to apply.
+        Some(existing) if !contains(existing, &wanted) => existing.clone(),
+        _ => wanted,
     }
+}
+
+fn contains(existing: &[PersistentVolumeClaim], wanted: &[PersistentVolumeClaim]) -> bool {
+    let values =
+        serde_json::to_value(wanted).and_then(|wanted| Ok((wanted, serde_json::to_value(existing)?)));
+    values.is_ok_and(|(wanted, existing)| is_contained(&wanted, &existing))
+}
+
+fn new_claims(
+    pipeline: &Identity,
+    component: Component,
+    name: &str,
+    volume: &plan::Volume,
+) -> Vec<PersistentVolumeClaim> {
     vec![PersistentVolumeClaim {
         metadata: ObjectMeta {
             name: Some(name.into()),

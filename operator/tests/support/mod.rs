@@ -1,6 +1,8 @@
 //! Fixtures: a pipeline and the Secrets it refers to, through the real types.
 #![allow(dead_code, reason = "each test uses what it needs")]
 
+pub(crate) mod render;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -86,16 +88,18 @@ pub(crate) fn tokens() -> Tokens {
 /// The chart's defaults.
 pub(crate) fn config() -> Config {
     serde_saphyr::from_str(
-        "
-image: {registry: ghcr.io, repository: iotpipeline/operator, tag: 0.1.0}
+        &"
+image: {registry: ghcr.io, repository: iotpipeline/operator, tag: VERSION}
 images:
   pullSecrets: []
   mosquitto: {registry: docker.io, repository: library/eclipse-mosquitto, tag: 2.1-alpine}
   influxdb: {registry: docker.io, repository: library/influxdb, tag: 2.9.1}
   grafana: {registry: docker.io, repository: grafana/grafana, tag: 12.4.10}
-  bridge: {registry: ghcr.io, repository: iotpipeline/bridge, tag: 0.1.0, pullPolicy: IfNotPresent}
+  bridge: {registry: ghcr.io, repository: iotpipeline/bridge, tag: VERSION, pullPolicy: IfNotPresent}
 namespaces: []
-",
+namespace: iotpipeline-system
+"
+        .replace("VERSION", env!("CARGO_PKG_VERSION")),
     )
     .expect("the configuration is one")
 }

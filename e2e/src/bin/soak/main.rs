@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use iotpipeline_e2e::containers::Speaks;
 use iotpipeline_e2e::soak::series::{conclude, run_all};
 
 /// What is to be run.
@@ -14,6 +15,7 @@ struct Arguments {
     /// The first; otherwise one from the clock.
     seed: Option<u64>,
     at_a_time: u64,
+    speaks: Speaks,
 }
 
 #[tokio::main]
@@ -43,22 +45,28 @@ async fn soak(arguments: &Arguments) -> Result<bool> {
         None => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() % 1_000_000,
     };
     println!("{seeds} seeds from {first} on; one of them again: cargo xtask soak --seeds 1 --seed SEED");
-    let summary = run_all(first, seeds, arguments.at_a_time, std::io::stdout()).await?;
+    let summary = run_all(first, seeds, arguments.at_a_time, arguments.speaks, std::io::stdout()).await?;
     println!("{seeds} seeds from {first} on took {:.0} s", start.elapsed().as_secs_f64());
     conclude(&summary, &mut std::io::stdout())?;
     Ok(summary.is_good())
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments> {
-    let mut parsed = Arguments { seeds: 20, seed: None, at_a_time: 1 };
+    let mut parsed = Arguments { seeds: 20, seed: None, at_a_time: 1, speaks: Speaks::Mqtt5 };
     while let Some(argument) = arguments.next() {
         let value = arguments.next().with_context(|| format!("{argument} needs a number"))?;
+        if (argument.as_str(), value.as_str()) == ("--mqtt", "3.1.1") {
+            parsed.speaks = Speaks::Mqtt311;
+            continue;
+        }
         let number = value.parse().with_context(|| format!("{argument} {value}: not a number"))?;
         match argument.as_str() {
             "--seeds" => parsed.seeds = number,
             "--seed" => parsed.seed = Some(number),
             "--at-a-time" => parsed.at_a_time = number,
-            other => bail!("no such option: {other}; there are --seeds N, --seed S and --at-a-time K"),
+            other => bail!(
+                "no such option: {other}; there are --seeds N, --seed S, --at-a-time K and --mqtt 3.1.1"
+            ),
         }
     }
     Ok(parsed)
@@ -74,9 +82,9 @@ mod tests {
 
     #[test]
     fn a_run_is_replayed_by_its_seed() {
-        let replay = Arguments { seeds: 1, seed: Some(4711), at_a_time: 1 };
-        assert_eq!(parsed("--seeds 1 --seed 4711"), Some(replay));
-        for wrong in ["--seeds", "--seeds many", "--speed 1"] {
+        let replay = Arguments { seeds: 1, seed: Some(4711), at_a_time: 1, speaks: Speaks::Mqtt311 };
+        assert_eq!(parsed("--seeds 1 --seed 4711 --mqtt 3.1.1"), Some(replay));
+        for wrong in ["--seeds", "--seeds many", "--speed 1", "--mqtt 4"] {
             assert_eq!(parsed(wrong), None, "{wrong}");
         }
     }

@@ -29,7 +29,7 @@ async fn neither_passes_nor_restarts_repeat_an_event_and_what_happens_again_is_c
 
     apply(&client, pipeline(NAMESPACE, &given())).await?;
     let first = told(&client, NAMESPACE, "False", "SecretNotFound").await?;
-    for text in ["the Secret given does not exist", "create it", "broker.users[0].passwordSecretRef"] {
+    for text in ["the Secret given does not exist", "create it", "broker.users[one].passwordSecretRef"] {
         ensure!(first.message.contains(text), "{}", first.message);
     }
     for restart in [false, true] {

@@ -1,0 +1,372 @@
+//! What the watches have told of the pipelines' objects, so that a pass need not ask for it.
+//!
+//! Whole objects of 1,000 pipelines would take some hundred MiB. They are kept as JSON, and what a pipeline
+//! has of a kind is compressed together, since its objects are much alike; it is unpacked for one pass.
+//!
+//! A cache is always a little behind. What the operator has written itself is put in at once, so it never
+//! takes its own write for a stranger's, nor an older state for the newer. Where being behind could do harm,
+//! the API server is asked: before an object is made, and by the version of a Secret that is changed.
+
+use std::any::{Any, TypeId};
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::runtime::watcher::Event;
+use kube::{Resource, ResourceExt};
+use libdeflater::{CompressionLvl, Compressor, Decompressor};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::resources::names::INSTANCE;
+
+/// What can be kept.
+pub trait Cached:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Any
+{
+}
+
+impl<K> Cached for K where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Any
+{
+}
+
+/// The objects of all pipelines, of every kind that is watched.
+#[derive(Default)]
+pub struct Cache(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// By kind, and by the namespace that is watched; none is all.
+    kinds: HashMap<(TypeId, Option<String>), Kind>,
+    /// Pipelines of which something was not as the cache had it.
+    distrusted: HashSet<String>,
+}
+
+#[derive(Default)]
+struct Kind {
+    /// It has been listed as a whole.
+    is_filled: bool,
+    /// How often it was listed.
+    round: u32,
+    /// The newest version of the list under way.
+    newest: u64,
+    /// By namespace and pipeline.
+    objects: HashMap<String, Group>,
+}
+
+/// What a pipeline has of a kind.
+#[derive(Default)]
+struct Group {
+    entries: Vec<Entry>,
+    /// The objects as JSON, one after the other, in the order of the entries; compressed.
+    packed: Box<[u8]>,
+}
+
+struct Entry {
+    name: Box<str>,
+    version: u64,
+    /// The list that had it last.
+    round: u32,
+    /// Of its JSON. 0: it has gone, by a deletion of this version.
+    length: usize,
+}
+
+/// Namespace and name of the pipeline that an object belongs to, by its labels.
+pub fn pipeline_of<K: Resource>(object: &K) -> Option<String> {
+    let pipeline = object.labels().get(INSTANCE)?;
+    Some(key(object.meta().namespace.as_deref()?, pipeline))
+}
+
+fn key(namespace: &str, pipeline: &str) -> String {
+    format!("{namespace}/{pipeline}")
+}
+
+impl Cache {
+    /// Takes in what a watch tells, and says whether it is news.
+    pub fn follow<K: Cached>(&self, watched: Option<&str>, event: &Event<K>) -> bool {
+        let mut state = self.state();
+        let kind = state.kinds.entry((TypeId::of::<K>(), watched.map(str::to_owned))).or_default();
+        match event {
+            Event::Init => {
+                kind.round += 1;
+                kind.newest = 0;
+                false
+            }
+            Event::InitApply(object) => {
+                let is_news = kind.put(object);
+                kind.listed(object);
+                is_news
+            }
+            Event::InitDone => {
+                kind.forget_unlisted();
+                false
+            }
+            Event::Apply(object) => kind.put(object),
+            Event::Delete(object) => {
+                kind.remove(object);
+                true
+            }
+        }
+    }
+
+    /// Takes in what the operator has written, or asked for.
+    pub fn put<K: Cached>(&self, object: &K) {
+        let namespace = object.meta().namespace.clone();
+        let mut state = self.state();
+        for watched in [None, namespace] {
+            // A kind that isn't watched would never be heard of again.
+            if let Some(kind) = state.kinds.get_mut(&(TypeId::of::<K>(), watched)) {
+                kind.put(object);
+            }
+        }
+    }
+
+    /// Takes in all objects of a pipeline that a list had, of this version.
+    pub fn replace<K: Cached>(&self, namespace: &str, pipeline: &str, listed: &[K], version: Option<u64>) {
+        listed.iter().for_each(|object| self.put(object));
+        let Some(version) = version else { return };
+        let mut state = self.state();
+        for watched in [None, Some(namespace.to_owned())] {
+            let kind = state.kinds.get_mut(&(TypeId::of::<K>(), watched));
+            let group = kind.and_then(|kind| kind.objects.get_mut(&key(namespace, pipeline)));
+            let is_listed = |name: &str| listed.iter().any(|object| object.name_any() == name);
+            if let Some(group) = group {
+                group.retain(|entry| entry.version > version || is_listed(&entry.name));
+            }
+        }
+    }
+
+    /// The objects of a pipeline; None if the API server has to be asked.
+    pub fn objects<K: Cached>(&self, namespace: &str, pipeline: &str) -> Option<Vec<K>> {
+        let state = self.state();
+        let key = key(namespace, pipeline);
+        let scopes = [None, Some(namespace.to_owned())];
+        let kind = scopes.into_iter().find_map(|scope| state.kinds.get(&(TypeId::of::<K>(), scope)))?;
+        if !kind.is_filled || state.distrusted.contains(&key) {
+            return None;
+        }
+        let Some(group) = kind.objects.get(&key) else { return Some(Vec::new()) };
+        let json = group.unpacked()?;
+        let ranges = group.ranges().filter(|range| !range.is_empty());
+        ranges.map(|range| serde_json::from_slice(json.get(range)?).ok()).collect()
+    }
+
+    /// Something of this pipeline was not as expected: the next pass asks.
+    pub fn distrust(&self, namespace: &str, pipeline: &str) {
+        self.state().distrusted.insert(key(namespace, pipeline));
+    }
+
+    /// All of this pipeline was asked for.
+    pub fn trust(&self, namespace: &str, pipeline: &str) {
+        self.state().distrusted.remove(&key(namespace, pipeline));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kind {
+    /// Whether it is newer than what was known.
+    fn put<K: Cached>(&mut self, object: &K) -> bool {
+        let (Some(key), Some(version)) = (pipeline_of(object), version(object)) else { return true };
+        let group = self.objects.entry(key).or_default();
+        let name = object.name_any();
+        if group.entries.iter().any(|entry| *entry.name == name && entry.version >= version) {
+            return false;
+        }
+        // What can't be kept is no different from what is not known: it is looked for by its name.
+        group.set(&name, version, &serde_json::to_vec(object).unwrap_or_default());
+        true
+    }
+
+    fn remove<K: Cached>(&mut self, object: &K) {
+        let (Some(key), Some(version)) = (pipeline_of(object), version(object)) else { return };
+        let Some(group) = self.objects.get_mut(&key) else { return };
+        let name = object.name_any();
+        if group.entries.iter().any(|entry| *entry.name == name && entry.version <= version) {
+            group.set(&name, version, &[]);
+        }
+        if group.entries.iter().all(|entry| entry.length == 0) {
+            self.objects.remove(&key);
+        }
+    }
+
+    fn listed<K: Cached>(&mut self, object: &K) {
+        self.newest = self.newest.max(version(object).unwrap_or_default());
+        let group = pipeline_of(object).and_then(|key| self.objects.get_mut(&key));
+        let name = object.name_any();
+        let entries = group.into_iter().flat_map(|group| &mut group.entries);
+        entries.filter(|entry| *entry.name == name).for_each(|entry| entry.round = self.round);
+    }
+
+    /// What is newer than the whole list was made after it.
+    fn forget_unlisted(&mut self) {
+        let (round, newest) = (self.round, self.newest);
+        self.objects.retain(|_, group| {
+            group.retain(|entry| entry.round == round || entry.version > newest);
+            !group.entries.is_empty()
+        });
+        self.is_filled = true;
+    }
+}
+
+impl Group {
+    /// Replaces an object, or adds it.
+    fn set(&mut self, name: &str, version: u64, json: &[u8]) {
+        let Some(mut all) = self.unpacked() else {
+            // Not to happen; what is forgotten is looked for by its name.
+            self.entries.clear();
+            return self.set(name, version, json);
+        };
+        let known = self.entries.iter().position(|entry| *entry.name == *name);
+        let index = known.unwrap_or_else(|| {
+            self.entries.push(Entry { name: name.into(), version, round: 0, length: 0 });
+            self.entries.len() - 1
+        });
+        if let Some(range) = self.ranges().nth(index) {
+            all.splice(range, json.iter().copied());
+        }
+        let entry = &mut self.entries[index];
+        (entry.version, entry.length) = (version, json.len());
+        self.pack(&all);
+    }
+
+    /// Keeps what the condition holds of. Nothing is packed anew if that is all.
+    fn retain(&mut self, holds: impl Fn(&Entry) -> bool) {
+        if self.entries.iter().all(&holds) {
+            return;
+        }
+        let all = self.unpacked().unwrap_or_default();
+        let kept = self.ranges().zip(&self.entries).filter(|(_, entry)| holds(entry));
+        let kept: Vec<u8> = kept.flat_map(|(range, _)| all.get(range).unwrap_or_default()).copied().collect();
+        self.entries.retain(holds);
+        self.pack(&kept);
+    }
+
+    /// Where each object is.
+    fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        self.entries.iter().scan(0, |end, entry| {
+            let start = *end;
+            *end += entry.length;
+            Some(start..*end)
+        })
+    }
+
+    fn unpacked(&self) -> Option<Vec<u8>> {
+        let mut json = vec![0; self.entries.iter().map(|entry| entry.length).sum()];
+        if !json.is_empty() {
+            Decompressor::new().deflate_decompress(&self.packed, &mut json).ok()?;
+        }
+        Some(json)
+    }
+
+    fn pack(&mut self, json: &[u8]) {
+        let mut compressor = Compressor::new(CompressionLvl::fastest());
+        let mut bytes = vec![0; compressor.deflate_compress_bound(json.len())];
+        // The bound leaves no room for an error.
+        let used = compressor.deflate_compress(json, &mut bytes).unwrap_or(0);
+        self.packed = bytes[..used].into();
+    }
+}
+
+/// Versions of a kind can be compared: Kubernetes says so since 1.35, and the API server has always made
+/// them so.
+fn version<K: Resource>(object: &K) -> Option<u64> {
+    object.meta().resource_version.as_deref()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Secret;
+    use serde_json::json;
+
+    use super::*;
+
+    fn secret(name: &str, version: u64) -> Secret {
+        let labels = json!({"app.kubernetes.io/instance": "lab"});
+        let version = version.to_string();
+        let metadata = json!({"name": name, "namespace": "n", "labels": labels, "resourceVersion": version});
+        serde_json::from_value(json!({"metadata": metadata})).expect("a Secret")
+    }
+
+    fn filled(objects: &[Secret]) -> Cache {
+        let cache = Cache::default();
+        list(&cache, objects);
+        cache
+    }
+
+    fn list(cache: &Cache, objects: &[Secret]) {
+        cache.follow::<Secret>(None, &Event::Init);
+        for object in objects {
+            cache.follow(None, &Event::InitApply(object.clone()));
+        }
+        cache.follow::<Secret>(None, &Event::InitDone);
+    }
+
+    fn known(cache: &Cache) -> Option<Vec<(String, String)>> {
+        let objects = cache.objects::<Secret>("n", "lab")?;
+        let mut known: Vec<_> = objects
+            .iter()
+            .map(|object| (object.name_any(), object.resource_version().unwrap_or_default()))
+            .collect();
+        known.sort();
+        Some(known)
+    }
+
+    fn of(objects: &[(&str, &str)]) -> Option<Vec<(String, String)>> {
+        Some(objects.iter().map(|(name, version)| ((*name).into(), (*version).into())).collect())
+    }
+
+    #[test]
+    fn nothing_is_known_of_a_kind_before_all_of_it_is() {
+        let cache = Cache::default();
+        assert_eq!(known(&cache), None);
+        cache.follow::<Secret>(None, &Event::Init);
+        cache.follow(None, &Event::InitApply(secret("a", 1)));
+        assert_eq!(known(&cache), None);
+        cache.follow::<Secret>(None, &Event::InitDone);
+        assert_eq!(known(&cache), of(&[("a", "1")]));
+    }
+
+    #[test]
+    fn an_own_write_is_no_news_and_an_older_state_does_not_undo_it() {
+        let cache = filled(&[secret("a", 1)]);
+        cache.put(&secret("a", 5));
+        assert!(!cache.follow(None, &Event::Apply(secret("a", 5))));
+        assert!(!cache.follow(None, &Event::Apply(secret("a", 3))));
+        assert_eq!(known(&cache), of(&[("a", "5")]));
+        assert!(cache.follow(None, &Event::Apply(secret("a", 6))));
+        assert_eq!(known(&cache), of(&[("a", "6")]));
+    }
+
+    #[test]
+    fn what_was_deleted_does_not_come_back_by_an_answer_that_was_late() {
+        let cache = filled(&[secret("a", 1), secret("b", 2)]);
+        assert!(cache.follow(None, &Event::Delete(secret("a", 7))));
+        cache.put(&secret("a", 6));
+        assert_eq!(known(&cache), of(&[("b", "2")]));
+        cache.put(&secret("a", 8));
+        assert_eq!(known(&cache), of(&[("a", "8"), ("b", "2")]));
+    }
+
+    #[test]
+    fn a_list_ends_what_it_has_not_but_for_what_was_made_after_it() {
+        let cache = filled(&[secret("a", 1), secret("b", 2)]);
+        cache.put(&secret("c", 9));
+        list(&cache, &[secret("b", 2), secret("d", 5)]);
+        assert_eq!(known(&cache), of(&[("b", "2"), ("c", "9"), ("d", "5")]));
+    }
+
+    #[test]
+    fn a_pipeline_that_is_distrusted_is_asked_for() {
+        let cache = filled(&[secret("a", 1)]);
+        cache.distrust("n", "lab");
+        assert_eq!(known(&cache), None);
+        cache.replace("n", "lab", &[secret("b", 3)], Some(4));
+        cache.trust("n", "lab");
+        assert_eq!(known(&cache), of(&[("b", "3")]));
+    }
+}
