@@ -51,7 +51,7 @@ pub(super) enum Injection {
 }
 
 /// How long the certificate lasts that is to run out: until its pipeline is ready, and a bit longer.
-const SHORT: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_secs(25);
 
 impl Injection {
     /// What must be there before the pipeline.
