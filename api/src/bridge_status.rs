@@ -1,6 +1,11 @@
 //! What the bridge says of itself at `GET /status`: the operator turns it into conditions.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+/// For so long an answer is held back at most, until something has changed.
+pub const LONGEST_HOLD: Duration = Duration::from_secs(60);
 
 /// The whole answer, as JSON.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -39,5 +44,21 @@ impl BridgeStatus {
     /// Whether a message can cross.
     pub fn ready(&self) -> bool {
         self.broker.ready && self.database.ready && self.crossing.as_ref().is_none_or(|side| side.ready)
+    }
+
+    /// What an operator acts on, in one word. With it as `If-None-Match`, `GET /status` is answered when it
+    /// is another one, or with 304 after a while.
+    pub fn word(&self) -> String {
+        let Self { config_hash, config_error, left, broker, database, crossing } = self;
+        let sides = [Some(broker), Some(database), crossing.as_ref()].into_iter().flatten();
+        let sides: Vec<String> = sides.map(|side| format!("{}-{}", side.reason, side.ready)).collect();
+        format!("{config_hash}.{}.{}.{left}", sides.join("."), config_error.is_some())
+    }
+}
+
+impl Side {
+    /// What an operator acts on; the message may change without being news.
+    pub fn word(&self) -> (bool, &str) {
+        (self.ready, &self.reason)
     }
 }

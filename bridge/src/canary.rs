@@ -163,19 +163,18 @@ impl Canary {
             (Some(refusal), ..) => {
                 side(false, "NotCrossing", format!("a message of the bridge's own does not cross: {refusal}"))
             }
-            (None, Some((since, before)), Some(_)) if done > before => {
+            (None, Some((_, before)), Some(_)) if done > before => side(true, "Behind", behind()),
+            (None, Some(_), _) => {
+                // No figure that grows: since when it is so, the condition's transition time says.
                 let message = format!(
-                    "messages wait for more than {} s between the broker and the database: more come than are stored, \
-                     or what has waited is being stored",
-                    since.as_secs()
+                    "a message of the bridge's own was not stored within {} s, nor any other since: look into the \
+                     database's log, and whether its disk is full",
+                    LATE.as_secs()
                 );
-                side(true, "Behind", message)
-            }
-            (None, Some((since, _)), _) => {
-                let message =
-                    format!("a message of the bridge's own has not been stored for {} s", since.as_secs());
                 side(false, "NotCrossing", message)
             }
+            // Until one crosses in time: otherwise it would be one and the other by turns.
+            (None, None, Some(took)) if took > LATE => side(true, "Behind", behind()),
             (None, None, Some(_)) => {
                 side(true, "Crossed", "messages cross from the broker to the database".into())
             }
@@ -184,6 +183,14 @@ impl Canary {
             }
         }
     }
+}
+
+fn behind() -> String {
+    format!(
+        "messages wait for more than {} s between the broker and the database: either what has waited is being stored, \
+         or more come than can be stored: give the database more CPU, or the pipeline more bridges",
+        LATE.as_secs()
+    )
 }
 
 #[cfg(test)]
@@ -227,6 +234,12 @@ mod tests {
         let later = now + LATE * 2;
         assert_eq!(reason(&canary, later, 100), (false, "NotCrossing".into()));
         assert_eq!(reason(&canary, later, 101), (true, "Behind".into()));
+        let mut late = sent(now);
+        late.settled(b"0", None, later);
+        assert_eq!(reason(&late, later, 0), (true, "Behind".into()), "it crossed, and late");
+        late.write(later, CLOCK, 8, 0, &mut BytesMut::new());
+        late.settled(b"0", None, later + LATE);
+        assert_eq!(reason(&late, later + LATE, 0), (true, "Crossed".into()));
         canary.disconnected(later);
         assert_eq!(reason(&canary, later, 100), (true, "Crossed".into()), "the broker's side says that");
         assert!(canary.is_due(later));

@@ -4,13 +4,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use api::bridge_status::{BridgeStatus, Side};
+use api::bridge_status::{BridgeStatus, LONGEST_HOLD, Side};
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::metrics::{Metrics, SideLabel, SideName};
 
@@ -26,6 +28,8 @@ pub struct Health {
     /// What is counted.
     pub metrics: Metrics,
     status: Mutex<BridgeStatus>,
+    /// The status has become another.
+    changed: Notify,
     alive: Mutex<Instant>,
     /// Writes of points that it has answered, a refusal's halves included.
     writes: AtomicU64,
@@ -48,6 +52,7 @@ impl Health {
         Arc::new(Self {
             metrics: Metrics::new(),
             status: status.into(),
+            changed: Notify::new(),
             alive: Instant::now().into(),
             writes: 0.into(),
             stuck: None.into(),
@@ -72,7 +77,7 @@ impl Health {
 
     /// Whether the bridge has left. One that has is ready: it does all that it is told to.
     pub fn left(&self, left: bool) {
-        self.lock().left = left;
+        self.change(|status| std::mem::replace(&mut status.left, left) != left);
         if left {
             let message = "left: the broker holds nothing for this bridge".to_owned();
             self.set(SideName::Broker, Side { ready: true, reason: "Left".into(), message });
@@ -86,18 +91,36 @@ impl Health {
 
     /// Whether messages cross, if the bridge tries.
     pub fn crossing(&self, side: Option<Side>) {
-        let mut status = self.lock();
-        let reason = |side: &Option<Side>| side.as_ref().map(|side| side.reason.clone());
-        if let Some(side) = &side
-            && reason(&status.crossing).as_deref() != Some(&side.reason)
-        {
-            match side.reason.as_str() {
-                "Starting" => {}
-                "Crossed" => tracing::info!("{}", side.message),
-                reason => tracing::warn!(reason, "{}", side.message),
+        self.change(|status| {
+            let before = status.crossing.as_ref().map(|side| side.reason.as_str());
+            if let Some(side) = &side
+                && before != Some(&side.reason)
+            {
+                match side.reason.as_str() {
+                    "Starting" => {}
+                    "Crossed" => tracing::info!("{}", side.message),
+                    reason => tracing::warn!(reason, "{}", side.message),
+                }
             }
+            let is_news = side.as_ref().map(Side::word) != status.crossing.as_ref().map(Side::word);
+            status.crossing = side;
+            is_news
+        });
+    }
+
+    /// The status, as soon as it is another than this.
+    async fn unlike(&self, word: &str) -> BridgeStatus {
+        loop {
+            let changed = self.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            let status = self.status();
+            if status.word() != word {
+                return status;
+            }
+            changed.await;
         }
-        status.crossing = side;
     }
 
     /// The database has answered a write of points.
@@ -117,33 +140,48 @@ impl Health {
 
     fn set(&self, name: SideName, new: Side) {
         self.metrics.ready.get_or_create(&SideLabel { side: name }).set(new.ready.into());
-        let mut status = self.lock();
-        let side = match name {
-            SideName::Broker => &mut status.broker,
-            SideName::Database => &mut status.database,
-        };
-        // Logged once per change, not once per attempt.
-        if side.reason != new.reason {
-            match new.ready {
-                true => tracing::info!(side = %name, "{}", new.message),
-                // On the way to being ready, which is no news.
-                false if new.reason == SUBSCRIBING => {}
-                false => tracing::warn!(side = %name, reason = new.reason, "{}", new.message),
+        self.change(|status| {
+            let side = match name {
+                SideName::Broker => &mut status.broker,
+                SideName::Database => &mut status.database,
+            };
+            // Logged once per change, not once per attempt.
+            if side.reason != new.reason {
+                match new.ready {
+                    true => tracing::info!(side = %name, "{}", new.message),
+                    // On the way to being ready, which is no news.
+                    false if new.reason == SUBSCRIBING => {}
+                    false => tracing::warn!(side = %name, reason = new.reason, "{}", new.message),
+                }
             }
+            let is_news = side.word() != new.word();
+            *side = new;
+            is_news
+        });
+    }
+
+    /// Changes the status, and tells who waits, if it is news.
+    fn change(&self, change: impl FnOnce(&mut BridgeStatus) -> bool) {
+        if change(&mut self.lock()) {
+            self.changed.notify_waiters();
         }
-        *side = new;
     }
 
     /// A configuration was taken.
     pub fn config_taken(&self, hash: &str) {
-        let mut status = self.lock();
-        status.config_hash = hash.into();
-        status.config_error = None;
+        self.change(|status| {
+            status.config_hash = hash.into();
+            status.config_error = None;
+            true
+        });
     }
 
     /// A configuration was refused, or the one in effect has come back.
     pub fn config_error(&self, error: Option<String>) {
-        self.lock().config_error = error;
+        self.change(|status| {
+            status.config_error = error;
+            true
+        });
     }
 
     /// The loop is at work.
@@ -193,7 +231,7 @@ pub async fn serve(listener: TcpListener, health: Arc<Health>) -> std::io::Resul
     let router = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
-        .route("/status", get(|State(health): State<Arc<Health>>| async move { Json(health.status()) }))
+        .route("/status", get(status))
         .route("/metrics", get(metrics))
         .with_state(health);
     axum::serve(listener, router).await
@@ -219,7 +257,50 @@ async fn readyz(State(health): State<Arc<Health>>) -> Response {
     }
 }
 
+/// At once, or to somebody who knows a status already, as soon as it is another.
+async fn status(State(health): State<Arc<Health>>, headers: HeaderMap) -> Response {
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|word| word.to_str().ok());
+    let Some(word) = known else { return Json(health.status()).into_response() };
+    match timeout(LONGEST_HOLD, health.unlike(word)).await {
+        Ok(status) => Json(status).into_response(),
+        Err(_) => StatusCode::NOT_MODIFIED.into_response(),
+    }
+}
+
 async fn metrics(State(health): State<Arc<Health>>) -> Response {
     const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, TEXT)], health.metrics.text()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_knows_the_status_is_answered_when_it_is_another() {
+        let health = Health::new("hash");
+        let ask = |word: &str| {
+            let known = HeaderMap::from_iter([(header::IF_NONE_MATCH, word.parse().expect("a header"))]);
+            status(State(health.clone()), known)
+        };
+        let word = health.status().word();
+        let start = tokio::time::Instant::now();
+        let change = async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            health.not_ready(SideName::Database, "Starting", "the same reason, in other words");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            health.ready(SideName::Database, "it answers");
+        };
+        let (answer, ()) = tokio::join!(ask(&word), change);
+        assert_eq!((answer.status(), start.elapsed().as_secs()), (StatusCode::OK, 4));
+        let answer = ask(&word).await;
+        assert_eq!(
+            (answer.status(), start.elapsed().as_secs()),
+            (StatusCode::OK, 4),
+            "it was another already"
+        );
+        let answer = ask(&health.status().word()).await;
+        assert_eq!(answer.status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(start.elapsed(), LONGEST_HOLD + Duration::from_secs(4));
+    }
 }

@@ -17,6 +17,7 @@ use crate::cache::{Cache, Cached};
 use crate::compare::is_contained;
 use crate::observe::Children;
 use crate::plan::{Identity, Plan};
+use crate::resources::exposure::HTTPRoute;
 use crate::resources::issued::Certificate;
 use crate::resources::names::Component;
 use crate::resources::{
@@ -320,6 +321,7 @@ impl Pass<'_> {
         for route in routes {
             self.one(&children.routes, route).await?;
         }
-        Ok(())
+        // Before the Service stops saying that there is one.
+        self.sweep_kind::<HTTPRoute>(&children.routes, &[]).await
     }
 }

@@ -3,40 +3,38 @@
 mod answers;
 mod database;
 mod events;
+mod follow;
 mod parts;
 mod recent;
 mod refresh;
+mod report;
 mod watch;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use api::iotpipeline::{IoTPipeline, IoTPipelineStatus};
+use api::iotpipeline::IoTPipeline;
 use futures::StreamExt;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
-use kube::runtime::events::Recorder;
-use kube::{Api, Client, Resource, ResourceExt};
-use serde_json::json;
+use kube::{Client, ResourceExt};
 use tokio::sync::Semaphore;
 
-use crate::apply::{ApplyError, FIELD_MANAGER, apply, ask_for_certificates};
+use crate::apply::{ApplyError, apply, ask_for_certificates};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::http::{self, HttpError};
 use crate::leader::fence::Fence;
 use crate::metrics::{Metrics, Outcome};
 use crate::observe::{ObserveError, Observed, observe};
-use crate::plan::{Identity, Plan, Refusal, expiries, given_secrets};
+use crate::plan::{Identity, Plan, Refusal, expiries};
 use crate::resources::names::Names;
 use crate::resources::{self, issued};
-use crate::status::{Facts, status};
+use crate::status::Facts;
 use answers::asked_to_wait;
 pub(crate) use answers::describe;
 use recent::Recent;
+use report::{before_expiry, report, tell};
 
 /// How many pipelines are worked on at once.
 const CONCURRENCY: u16 = 32;
@@ -57,10 +55,9 @@ pub struct Context {
     pub fence: Fence,
     /// For the bridge's status and for databases and dashboards without an authority of their own.
     pub http: reqwest::Client,
-    /// For events.
-    pub recorder: Recorder,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    followed: follow::Followed,
     /// What the watches have told of the pipelines' objects.
     pub cache: Arc<Cache>,
     /// When content that pods read was first written, by its hash.
@@ -102,14 +99,14 @@ impl Context {
         metrics: Arc<Metrics>,
     ) -> Result<Self, HttpError> {
         let http = http::client(None, &fence)?;
-        let recorder = Recorder::new(client.clone(), FIELD_MANAGER.into());
+        let followed = follow::Followed::new();
         let permits = Semaphore::new(CONCURRENCY.into());
         Ok(Self {
             client,
             config,
             fence,
             http,
-            recorder,
+            followed,
             metrics,
             cache: Arc::default(),
             written: Recent::default(),
@@ -142,6 +139,7 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
     };
     let (store, pipelines) = watches.pipelines();
     context.metrics.add_store(store.clone());
+    let known = store.clone();
     Controller::for_stream(pipelines, store)
         .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
         .watches_stream(watches.stateful_sets(), watch::pipeline_of)
@@ -149,7 +147,9 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
         .watches_stream(watches.services(), watch::pipeline_of)
         .watches_stream(watches.config_maps(), watch::pipeline_of)
         .watches_stream(watches.secrets(), watch::pipeline_of)
+        .watches_stream(watches.foreign_secrets(), move |secret| watch::users_of(&known, &secret))
         .watches_stream(watches.pods(), watch::pipeline_of)
+        .reconcile_on(context.followed.news())
         .watches_stream(watches.claims(), watch::pipeline_of)
         .watches_stream(watches.network_policies(), watch::pipeline_of)
         .watches_stream(watches.disruption_budgets(), watch::pipeline_of)
@@ -168,6 +168,7 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
         // Owner references do the rest.
         return Ok(Action::await_change());
     }
+    context.followed.pause(&key(&pipeline));
     if context.is_outdated(&pipeline) {
         // The watch goes on from there, and comes to what it is now.
         return Ok(Action::requeue(LONGEST_PAUSE));
@@ -183,20 +184,23 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
     if result.is_ok() {
         context.failures().remove(&key(&pipeline));
     }
-    result
+    result.map(|pause| pause.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// One pass: what is, what is to be, make it so, say how it is.
-async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error> {
+async fn pass(pipeline: &IoTPipeline, context: &Arc<Context>) -> Result<Option<Duration>, Error> {
     if pipeline.spec.suspend {
-        return report(context, pipeline, &Facts::Suspended).await;
+        return report(context, pipeline, &Facts::Suspended).await.map(Some);
     }
-    let observed = observe(&context.client, &context.cache, pipeline).await?;
+    let observed = match observe(&context.client, &context.cache, pipeline).await {
+        Ok(observed) => observed,
+        Err(error) => return Err(tell(context, pipeline, error.into()).await),
+    };
     let plan = match Plan::new(pipeline, &observed, &context.config) {
         Ok(plan) => plan,
         Err(refusal) => {
             let facts = refused(context, pipeline, &observed, &refusal).await?;
-            return report(context, pipeline, &facts).await;
+            return report(context, pipeline, &facts).await.map(Some);
         }
     };
     let Names { namespace, pipeline: name } = &plan.pipeline.names;
@@ -205,23 +209,20 @@ async fn pass(pipeline: &IoTPipeline, context: &Context) -> Result<Action, Error
     let desired = resources::desired(&plan, &database.tokens);
     let applied = match apply(&context.client, &context.cache, &plan, &desired, &observed.children).await {
         Ok(applied) => applied,
-        Err(error) if error.namespace_is_going() => return Ok(Action::await_change()),
-        Err(error) => {
-            if let Some(facts) = to_tell(&error) {
-                report(context, pipeline, &facts).await?;
-            }
-            return Err(error.into());
-        }
+        Err(error) if error.namespace_is_going() => return Ok(None),
+        Err(error) => return Err(tell(context, pipeline, error.into()).await),
     };
+    let children = &observed.children;
     if plan.sleep.broker {
-        return report(context, pipeline, &parts::asleep(&plan, &observed.children.pods)).await;
+        return report(context, pipeline, &parts::asleep(&plan, &children.pods)).await.map(Some);
     }
-    let refreshed = refresh::refresh(context, &desired, &plan, &applied, &observed.children.pods).await?;
-    let bridge = refreshed.bridge;
-    let dashboard = parts::dashboard(context, &plan, &database, &applied, &observed.children.pods).await;
-    let facts = parts::facts(&plan, &observed.children.pods, applied, database, bridge, dashboard);
-    let action = report(context, pipeline, &facts).await?;
-    Ok(if refreshed.is_pending { Action::requeue(refresh::TOUCH_AGAIN) } else { action })
+    let refreshed = refresh::refresh(context, &desired, &plan, &applied, children).await?;
+    let dashboard = parts::dashboard(context, &plan, &database, &applied, children).await;
+    let facts = parts::facts(&plan, children, applied, database, refreshed.bridge, dashboard);
+    let pause = report(context, pipeline, &facts).await?;
+    follow::follow(context, pipeline, &plan, refreshed.heard);
+    let pause = if refreshed.is_pending { refresh::TOUCH_AGAIN } else { pause };
+    Ok(Some(before_expiry(pause, &plan, observed.now)))
 }
 
 /// What is missing may be what cert-manager has not been asked for yet.
@@ -247,73 +248,6 @@ async fn refused(
         }),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Failures that go away by themselves are not the user's business; the others are.
-fn to_tell(error: &ApplyError) -> Option<Facts> {
-    let reason = match error {
-        ApplyError::NameTaken { .. } => "NameTaken",
-        ApplyError::StillGoing { .. } => "WaitingForDeletion",
-        ApplyError::Write { source, .. } => match source.as_ref() {
-            kube::Error::Api(status) if status.code == 403 => "Forbidden",
-            // Of what is to be made: the cluster doesn't have the kind.
-            kube::Error::Api(status) if status.code == 404 => "KindNotFound",
-            kube::Error::Api(status) if status.code == 422 || status.code == 400 => "ObjectRefused",
-            _ => return None,
-        },
-        ApplyError::Serialize(_) => return None,
-    };
-    Some(Facts::Failed { reason: reason.into(), message: describe(error) })
-}
-
-/// Writes the status if it changed, and tells what a user should know. Returns when to look again.
-async fn report(context: &Context, pipeline: &IoTPipeline, facts: &Facts) -> Result<Action, Error> {
-    let now = Time(Timestamp::now());
-    let generation = pipeline.metadata.generation;
-    let known = pipeline.status.as_ref();
-    if Some(&status(facts, generation, known, &now)) != known {
-        // What is known may be older than what this operator wrote last, so ask before writing.
-        let api: Api<IoTPipeline> =
-            Api::namespaced(context.client.clone(), &pipeline.namespace().unwrap_or_default());
-        let fresh =
-            api.get_opt(&pipeline.name_any()).await.map_err(|source| Error::Status(Box::new(source)))?;
-        if let Some(fresh) = fresh.filter(|fresh| fresh.uid() == pipeline.uid()) {
-            let next = status(facts, generation, fresh.status.as_ref(), &now);
-            if fresh.status.as_ref() != Some(&next) {
-                write_status(&api, &pipeline.name_any(), &next).await?;
-                events::publish(context, pipeline, fresh.status.as_ref(), &next).await;
-            }
-        }
-    }
-    Ok(Action::requeue(look_again(pipeline, facts)))
-}
-
-async fn write_status(api: &Api<IoTPipeline>, name: &str, status: &IoTPipelineStatus) -> Result<(), Error> {
-    let patch = Patch::Apply(json!({
-        "apiVersion": IoTPipeline::api_version(&()),
-        "kind": IoTPipeline::kind(&()),
-        "status": status,
-    }));
-    match api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &patch).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(source) => Err(Error::Status(Box::new(source))),
-    }
-}
-
-/// Watches tell of nearly everything; these are for what they don't: Secrets that the user is to make,
-/// and what is outside the cluster.
-fn look_again(pipeline: &IoTPipeline, facts: &Facts) -> Duration {
-    let seconds = match facts {
-        Facts::Refused { .. } => 15,
-        Facts::Failed { .. } => 15,
-        // Watches tell of the spec's next change, and of each pod that goes.
-        Facts::Suspended | Facts::Asleep { .. } => 300,
-        Facts::Applied(parts) if !parts.all_ready() => parts.patience(),
-        Facts::Applied(_) if given_secrets(pipeline).is_empty() => 300,
-        Facts::Applied(_) => 60,
-    };
-    Duration::from_secs(seconds)
 }
 
 /// Twice as long after every failure in a row, each pipeline for itself; longer if the API server asks for it.
@@ -358,6 +292,8 @@ fn key(pipeline: &IoTPipeline) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn pipeline(uid: &str, generation: i64) -> IoTPipeline {

@@ -32,6 +32,14 @@ impl Grafana {
         self.put_dashboard(&uid, dashboard::render(plan, &uid, &title, &uid)).await
     }
 
+    /// Whether this dashboard is there.
+    ///
+    /// # Errors
+    /// If Grafana doesn't answer, or refuses.
+    pub async fn has_dashboard(&self, uid: &str) -> Result<bool, ApiError> {
+        Ok(self.get(&format!("/api/dashboards/uid/{uid}")).await?.is_some())
+    }
+
     async fn put_data_source(&self, uid: &str, wanted: Value) -> Result<(), ApiError> {
         let path = format!("/api/datasources/uid/{uid}");
         let (request, what) = match self.get(&path).await? {
@@ -84,7 +92,7 @@ impl Grafana {
 }
 
 /// Names data source and dashboard; Grafana takes at most 40 characters.
-fn uid(plan: &Plan) -> String {
+pub fn uid(plan: &Plan) -> String {
     let unique = plan.pipeline.names.unique();
     if unique.len() <= 40 {
         return unique;

@@ -127,6 +127,11 @@ pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
     let mut builder = Client::builder()
         .connect_timeout(Duration::from_secs(3))
         .timeout(Duration::from_secs(10))
+        // A bridge may be silent for a minute while it is followed: the kernel asks whether its node is there.
+        .tcp_keepalive(Duration::from_secs(2))
+        .tcp_keepalive_interval(Duration::from_secs(1))
+        .tcp_keepalive_retries(2)
+        .tcp_user_timeout(Duration::from_secs(4))
         // A kept connection would stay with what answered it first: before kube-proxy knows a new
         // service's address, that can be a stranger, and a pod that was replaced answers nothing.
         .pool_max_idle_per_host(0)

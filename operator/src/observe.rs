@@ -6,7 +6,7 @@ use api::iotpipeline::IoTPipeline;
 use futures::future::try_join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
@@ -18,6 +18,7 @@ use crate::plan::given_secrets;
 use crate::resources::exposure::{HTTPRoute, ROUTE};
 use crate::resources::issued::{self, Certificate};
 use crate::resources::names::Names;
+use crate::workload;
 
 /// What is in the cluster, as far as it matters to one pipeline.
 #[derive(Default)]
@@ -61,6 +62,8 @@ pub struct Children {
     pub certificates: Vec<Certificate>,
     /// Secrets of which the API server has just said that there are none.
     pub absent_secrets: BTreeSet<String>,
+    /// What was said of those of which nothing else tells the cause.
+    pub events: Vec<Event>,
 }
 
 /// Why the cluster could not be read.
@@ -147,7 +150,9 @@ pub async fn observe(
         routes,
         certificates,
         absent_secrets: BTreeSet::new(),
+        events: Vec::new(),
     };
+    children.events = events(client, &names, &children).await;
     cache.trust(&names.namespace, &names.pipeline);
 
     // A Secret that lost its labels still has the password that devices use.
@@ -208,6 +213,20 @@ where
     let version = found.metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
     cluster.cache.replace(&names.namespace, &names.pipeline, &found.items, version);
     Ok(found.items)
+}
+
+/// Without them everything works, and less is told.
+async fn events(client: &Client, names: &Names, children: &Children) -> Vec<Event> {
+    let api: Api<Event> = Api::namespaced(client.clone(), &names.namespace);
+    let mut found = Vec::new();
+    for (kind, name, uid) in workload::unexplained(children) {
+        let about = format!("involvedObject.kind={kind},involvedObject.name={name},involvedObject.uid={uid}");
+        match api.list(&ListParams::default().fields(&about).limit(50)).await {
+            Ok(list) => found.extend(list.items),
+            Err(error) => tracing::debug!(%error, kind, name, "events can't be read"),
+        }
+    }
+    found
 }
 
 /// A kind that the cluster doesn't have has no objects.

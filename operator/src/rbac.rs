@@ -19,7 +19,8 @@ pub const RIGHTS: &[(&str, &str, &[&str])] = &[
     ("gateway.networking.k8s.io", "httproutes", &["get", "list", "create", "patch", "delete"]),
     // For pipelines that name an issuer of cert-manager.
     ("cert-manager.io", "certificates", &["get", "list", "create", "patch", "delete"]),
-    ("events.k8s.io", "events", &["create", "patch"]),
+    ("", "events", &["list"]),
+    ("events.k8s.io", "events", &["get", "create", "patch"]),
 ];
 
 /// The same, in the operator's own namespace: the Lease by which one of several is elected. `create` is for

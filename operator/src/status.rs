@@ -35,6 +35,11 @@ impl Part {
     pub fn and(self, other: impl FnOnce() -> Self) -> Self {
         if self.ready { other() } else { self }
     }
+
+    /// This part, unless it is ready and the other isn't.
+    pub fn unless(self, other: Self) -> Self {
+        if self.ready && !other.ready { other } else { self }
+    }
 }
 
 /// What was observed of a pipeline.
@@ -217,7 +222,7 @@ fn of_parts(parts: &Parts) -> Vec<Row> {
     let cause = chain(parts).find(|(_, part)| !part.ready);
     let remarkable = || chain(parts).find(|(_, part)| part.reason != "Ready");
     let mut rows = match cause.or_else(remarkable) {
-        None => vec![row("Ready", true, "Ready", "messages cross from the broker to the database")],
+        None => vec![row("Ready", true, "Ready", &parts.bridge.message)],
         Some((type_, part)) if part.ready => {
             vec![row("Ready", true, &with_name(type_, &part.reason), &part.message)]
         }
@@ -283,11 +288,20 @@ impl Parts {
         broker.ready && database.ready && bridge.ready && dashboard.as_ref().is_none_or(|part| part.ready)
     }
 
-    /// After how many seconds to look again, as long as something isn't ready.
-    pub fn patience(&self) -> u64 {
+    /// After how many seconds to look again, as long as something isn't ready. It is fresh, if that has not been
+    /// so for long.
+    pub fn patience(&self, is_fresh: bool) -> u64 {
+        let Parts { broker, database, bridge, dashboard, endpoints: _ } = self;
+        let parts = [Some(broker), Some(database), Some(bridge), dashboard.as_ref()].into_iter().flatten();
+        let mut reasons = parts.map(|part| part.reason.as_str());
+        let starts = is_fresh && reasons.any(|reason| matches!(reason, "Starting" | "VolumePending"));
         let pending =
             matches!(self.bridge.reason.as_str(), "ConfigurationPending" | "Unreachable" | "Draining");
         // What runs and does not answer yet is about to.
-        if pending || matches!(self.database.reason.as_str(), "Unreachable" | "NotFound") { 2 } else { 15 }
+        if pending || starts || matches!(self.database.reason.as_str(), "Unreachable" | "NotFound") {
+            2
+        } else {
+            15
+        }
     }
 }

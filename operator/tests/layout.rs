@@ -78,7 +78,8 @@ fn no_file_is_too_long_to_read() {
 #[test]
 fn what_the_code_uses_is_in_the_table_of_rights() {
     let code: String = all().into_iter().map(|(_, text)| text).collect();
-    for (_, resource, verbs) in RIGHTS {
+    // Events are asked for by what they are about, and each is written by itself.
+    for (_, resource, verbs) in RIGHTS.iter().filter(|(_, resource, _)| *resource != "events") {
         let kind = match *resource {
             "iotpipelines" | "iotpipelines/status" => "IoTPipeline",
             "deployments" => "Deployment",
@@ -93,7 +94,6 @@ fn what_the_code_uses_is_in_the_table_of_rights() {
             "poddisruptionbudgets" => "PodDisruptionBudget",
             "httproutes" => "HTTPRoute",
             "certificates" => "Certificate",
-            "events" => "Recorder",
             other => panic!("no kind is known for {other}"),
         };
         let is_watched =

@@ -2,6 +2,7 @@
 
 use api::bridge_status::{BridgeStatus, Side};
 use api::iotpipeline::{Endpoints, IoTPipelineStatus};
+use iotpipeline_operator::observe::Children;
 use iotpipeline_operator::resources::names::Component;
 use iotpipeline_operator::status::{Facts, Part, Parts, of_bridge, status};
 use iotpipeline_operator::workload;
@@ -133,7 +134,11 @@ fn of_pod(status: &str) -> Part {
         "{{metadata: {{name: lab-broker-0, labels: {{app.kubernetes.io/component: broker}}}}, status: {status}}}"
     ))
     .expect("a pod");
-    workload::of_stateful_set(Component::Broker, Some(&set), &[pod])
+    workload::of_stateful_set(
+        Component::Broker,
+        Some(&set),
+        &Children { pods: vec![pod], ..Children::default() },
+    )
 }
 
 #[test]
@@ -172,10 +177,10 @@ fn what_keeps_a_pod_from_being_ready_is_told() {
 #[test]
 fn a_set_whose_newest_template_is_not_seen_yet_is_not_ready() {
     let ready: StatefulSet = serde_saphyr::from_str(&SET.replace("READY", "1")).expect("a set");
-    assert!(workload::of_stateful_set(Component::Broker, Some(&ready), &[]).ready);
+    assert!(workload::of_stateful_set(Component::Broker, Some(&ready), &Children::default()).ready);
     let mut stale = ready;
     stale.metadata.generation = Some(3);
-    assert!(!workload::of_stateful_set(Component::Broker, Some(&stale), &[]).ready);
+    assert!(!workload::of_stateful_set(Component::Broker, Some(&stale), &Children::default()).ready);
 }
 
 #[test]

@@ -31,7 +31,10 @@ operator/src/rbac.rs; a test compares the two. */}}
 - apiGroups: [cert-manager.io]
   resources: [certificates]
   verbs: [get, list, create, patch, delete]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [get, create, patch]
 {{- end -}}

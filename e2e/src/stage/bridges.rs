@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 
 use super::{MANAGED, Seen};
 
@@ -18,10 +19,15 @@ use super::{MANAGED, Seen};
 pub(super) struct Bridges {
     sets: Mutex<HashMap<String, Set>>,
     hashes: Mutex<HashMap<Set, String>>,
+    words: Mutex<HashMap<Set, Words>>,
+    changed: Notify,
 }
 
+/// What a bridge says instead of what it says when all is well; nothing, if it is to be silent.
+pub type Words = Option<fn(&mut BridgeStatus)>;
+
 /// Namespace and name.
-type Set = (String, String);
+pub(super) type Set = (String, String);
 
 impl Bridges {
     /// A pod of this set has got this address.
@@ -29,13 +35,39 @@ impl Bridges {
         lock(&self.sets).insert(address, set);
     }
 
-    /// What the bridge at this address says of itself.
-    pub(super) fn status(&self, address: &str) -> Option<BridgeStatus> {
+    /// From now on the bridges of this set say something else, or what they said first.
+    pub(super) fn say(&self, set: Set, words: Option<Words>) {
+        match words {
+            Some(words) => lock(&self.words).insert(set, words),
+            None => lock(&self.words).remove(&set),
+        };
+        self.changed.notify_waiters();
+    }
+
+    /// What the bridge at this address says, as soon as it isn't what is known already.
+    pub(super) async fn answer(&self, address: &str, known: Option<&str>) -> Option<BridgeStatus> {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let status = self.status(address);
+            if status.as_ref().is_none_or(|status| known != Some(&status.word())) {
+                return status;
+            }
+            changed.await;
+        }
+    }
+
+    fn status(&self, address: &str) -> Option<BridgeStatus> {
         let set = lock(&self.sets).get(address)?.clone();
         let config_hash = lock(&self.hashes).get(&set)?.clone();
         let side = |message: &str| Side { ready: true, reason: "Connected".into(), message: message.into() };
         let (broker, database) = (side("a fake of the broker"), side("a fake of the database"));
-        Some(BridgeStatus { config_hash, config_error: None, left: false, broker, database, crossing: None })
+        let mut status =
+            BridgeStatus { config_hash, config_error: None, left: false, broker, database, crossing: None };
+        if let Some(words) = lock(&self.words).get(&set) {
+            (*words)?(&mut status);
+        }
+        Some(status)
     }
 }
 
@@ -49,6 +81,7 @@ pub(super) async fn follow(client: Client, seen: Arc<Seen>) {
         if let Some(file) = file {
             let hash = Sha256::digest(file.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
             lock(&seen.bridges.hashes).insert((map.namespace().unwrap_or_default(), map.name_any()), hash);
+            seen.bridges.changed.notify_waiters();
         }
         ready(())
     });

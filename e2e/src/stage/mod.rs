@@ -7,10 +7,13 @@
 
 mod bridges;
 mod database;
+mod grafana;
 mod proxy;
+mod trouble;
 mod workloads;
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
@@ -18,8 +21,14 @@ use kube::Client;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use bridges::Bridges;
+use axum::http::StatusCode;
+use bridges::{Bridges, Set};
 use database::Databases;
+use grafana::Grafanas;
+
+pub use bridges::Words;
+pub use trouble::event;
+pub use workloads::Workload;
 
 /// Selects what the operator has made, as it labels it.
 pub const MANAGED: &str = "app.kubernetes.io/managed-by=iotpipeline-operator";
@@ -31,6 +40,8 @@ pub const NAME: &str = "fakes: controllers, kubelet, InfluxDB and bridge; no pod
 pub struct Stage {
     /// The address of the proxy.
     pub proxy: String,
+    client: Client,
+    seen: Arc<Seen>,
     _tasks: JoinSet<()>,
 }
 
@@ -39,6 +50,21 @@ pub struct Stage {
 struct Seen {
     bridges: Bridges,
     databases: Databases,
+    grafanas: Grafanas,
+    /// Sets and deployments that nobody makes ready.
+    broken: Mutex<HashSet<Set>>,
+    /// Hosts that answer nothing else.
+    refusals: Mutex<HashMap<String, (StatusCode, String)>>,
+}
+
+impl Seen {
+    fn refusal(&self, host: &str) -> Option<(StatusCode, String)> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
+    }
+
+    fn is_broken(&self, workload: &Set) -> bool {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).contains(workload)
+    }
 }
 
 impl Stage {
@@ -54,7 +80,7 @@ impl Stage {
         tasks.spawn(proxy::answer(listener, seen.clone()));
         tasks.spawn(bridges::follow(client.clone(), seen.clone()));
         tasks.spawn(workloads::play::<StatefulSet>(client.clone(), seen.clone()));
-        tasks.spawn(workloads::play::<Deployment>(client.clone(), seen));
-        Ok(Self { proxy, _tasks: tasks })
+        tasks.spawn(workloads::play::<Deployment>(client.clone(), seen.clone()));
+        Ok(Self { proxy, client: client.clone(), seen, _tasks: tasks })
     }
 }

@@ -16,19 +16,23 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{MANAGED, Seen};
+use super::{MANAGED, Seen, trouble};
 
 /// As many as kube-controller-manager has workers for each kind.
 const AT_ONCE: usize = 5;
 
 /// What has pods.
-pub(super) trait Workload:
+pub trait Workload:
     Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
 {
     /// How many pods, from which template, and what the status says when all are ready.
+    ///
+    /// # Errors
+    /// If the template is none.
     fn wanted(&self) -> Result<(i32, Value)>;
     /// Whether the status says so already.
     fn is_settled(&self) -> bool;
+    /// What the status says with so many pods, all of which are ready.
     fn ready_status(&self, pods: i32) -> Value;
 }
 
@@ -99,7 +103,8 @@ pub(super) async fn play<W: Workload>(client: Client, seen: Arc<Seen>) {
         .for_each_concurrent(AT_ONCE, |workload| {
             let (client, seen) = (client.clone(), seen.clone());
             async move {
-                if workload.is_settled() {
+                let set = (workload.namespace().unwrap_or_default(), workload.name_any());
+                if workload.is_settled() || seen.is_broken(&set) {
                     return;
                 }
                 if let Err(error) = make_ready(&client, &seen, &workload).await {
@@ -110,7 +115,7 @@ pub(super) async fn play<W: Workload>(client: Client, seen: Arc<Seen>) {
         .await;
 }
 
-async fn make_ready<W: Workload>(client: &Client, seen: &Seen, workload: &W) -> Result<()> {
+pub(super) async fn make_ready<W: Workload>(client: &Client, seen: &Seen, workload: &W) -> Result<()> {
     let (name, namespace) = (workload.name_any(), workload.namespace().unwrap_or_default());
     let (count, template) = workload.wanted()?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
@@ -120,6 +125,9 @@ async fn make_ready<W: Workload>(client: &Client, seen: &Seen, workload: &W) -> 
         match pods.create(&PostParams::default(), &pod).await {
             // Made before; it runs.
             Err(kube::Error::Api(status)) if status.code == 409 => continue,
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                return trouble::pod_refused(client, workload, &pod_name, &status.message).await;
+            }
             made => made?,
         };
         let address = address();

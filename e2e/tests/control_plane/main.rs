@@ -4,6 +4,7 @@
 //! show what the operator asks and writes, and not that messages flow.
 
 mod failover;
+mod failures;
 mod faults;
 mod outage;
 mod plane;

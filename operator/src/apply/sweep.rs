@@ -11,7 +11,6 @@ use serde::de::DeserializeOwned;
 
 use super::{ApplyError, Pass, write_error};
 use crate::observe::Children;
-use crate::resources::exposure::HTTPRoute;
 use crate::resources::issued::Certificate;
 use crate::resources::names::{COMPONENT, Component};
 
@@ -33,9 +32,10 @@ impl Pass<'_> {
             network_policies,
             disruption_budgets,
             ingresses,
-            routes,
+            routes: _,
             certificates,
             absent_secrets: _,
+            events: _,
         } = children;
         self.sweep_kind::<Certificate>(certificates, withheld).await?;
         self.sweep_kind::<StatefulSet>(stateful_sets, withheld).await?;
@@ -45,11 +45,14 @@ impl Pass<'_> {
         self.sweep_kind::<Secret>(secrets, withheld).await?;
         self.sweep_kind::<NetworkPolicy>(network_policies, withheld).await?;
         self.sweep_kind::<PodDisruptionBudget>(disruption_budgets, withheld).await?;
-        self.sweep_kind::<Ingress>(ingresses, withheld).await?;
-        self.sweep_kind::<HTTPRoute>(routes, withheld).await
+        self.sweep_kind::<Ingress>(ingresses, withheld).await
     }
 
-    async fn sweep_kind<K>(&mut self, observed: &[K], withheld: &[Component]) -> Result<(), ApplyError>
+    pub(super) async fn sweep_kind<K>(
+        &mut self,
+        observed: &[K],
+        withheld: &[Component],
+    ) -> Result<(), ApplyError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone

@@ -21,7 +21,7 @@ pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// What the API server answered, if this is its answer. The steps' errors have it in a box.
-fn answer<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Status> {
+pub(super) fn answer<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Status> {
     let boxed = || error.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref);
     match error.downcast_ref::<kube::Error>().or_else(boxed)? {
         kube::Error::Api(status) => Some(status),

@@ -59,7 +59,7 @@ async fn managed(
     let known = known(observed);
     let name = plan.pipeline.names.of_part(Component::Database);
     let set = observed.children.stateful_sets.iter().find(|set| set.name_any() == name);
-    let part = workload::of_stateful_set(Component::Database, set, &observed.children.pods);
+    let part = workload::of_stateful_set(Component::Database, set, &observed.children);
     if !part.ready {
         return Access { tokens: known, part };
     }

@@ -2,15 +2,23 @@
 //! a restart nor a repetition of a pass repeats them.
 
 use api::iotpipeline::{IoTPipeline, IoTPipelineStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::Resource;
-use kube::runtime::events::{Event, EventType};
+use jiff::Timestamp;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, ObjectMeta};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
 
 use super::Context;
+use crate::apply::FIELD_MANAGER;
+use crate::resources::hash;
 use crate::status::HIBERNATING;
 
-/// An event to publish.
-type News<'a> = (EventType, &'a str, &'a str);
+const NORMAL: &str = "Normal";
+const WARNING: &str = "Warning";
+
+/// An event to publish: type, reason, note.
+type News<'a> = (&'static str, &'a str, &'a str);
 
 pub(super) async fn publish(
     context: &Context,
@@ -19,20 +27,14 @@ pub(super) async fn publish(
     after: &IoTPipelineStatus,
 ) {
     for (type_, reason, note) in news(before, after) {
-        send(context, pipeline, type_, reason, note.to_owned()).await;
+        send(context, pipeline, type_, reason, note).await;
     }
 }
 
 pub(super) async fn database_changed(context: &Context, pipeline: &IoTPipeline, changes: &[&str]) {
     tracing::info!(pipeline = super::key(pipeline), changes = changes.join(", "), "set the database up");
-    send(
-        context,
-        pipeline,
-        EventType::Normal,
-        "DatabaseSetUp",
-        format!("the database: {}", changes.join(", ")),
-    )
-    .await;
+    let note = format!("the database: {}", changes.join(", "));
+    send(context, pipeline, NORMAL, "DatabaseSetUp", &note).await;
 }
 
 fn condition<'a>(status: Option<&'a IoTPipelineStatus>, type_: &str) -> Option<&'a Condition> {
@@ -45,14 +47,14 @@ fn news<'a>(before: Option<&IoTPipelineStatus>, after: &'a IoTPipelineStatus) ->
     if let Some(stalled) = stalled
         && condition(before, "Stalled").is_none_or(|old| old.message != stalled.message)
     {
-        news.push((EventType::Warning, stalled.reason.as_str(), stalled.message.as_str()));
+        news.push((WARNING, stalled.reason.as_str(), stalled.message.as_str()));
     }
     let Some(ready) = condition(Some(after), "Ready") else { return news };
     let was_ready = condition(before, "Ready").is_some_and(|old| old.status == "True");
     match (was_ready, ready.status == "True") {
-        (false, true) => news.push((EventType::Normal, "Ready", ready.message.as_str())),
+        (false, true) => news.push((NORMAL, "Ready", ready.message.as_str())),
         (true, false) if stalled.is_none() => {
-            let type_ = if ready.reason == HIBERNATING { EventType::Normal } else { EventType::Warning };
+            let type_ = if ready.reason == HIBERNATING { NORMAL } else { WARNING };
             news.push((type_, ready.reason.as_str(), ready.message.as_str()));
         }
         _ => {}
@@ -61,15 +63,47 @@ fn news<'a>(before: Option<&IoTPipelineStatus>, after: &'a IoTPipelineStatus) ->
 }
 
 /// An event that can't be sent is no reason to stop.
-async fn send(context: &Context, pipeline: &IoTPipeline, type_: EventType, reason: &str, mut note: String) {
-    if let Some((end, _)) = note.char_indices().nth(900) {
-        note.truncate(end);
-    }
-    let event =
-        Event { type_, reason: reason.into(), note: Some(note), action: "Reconcile".into(), secondary: None };
-    if let Err(error) = context.recorder.publish(&event, &pipeline.object_ref(&())).await {
+async fn send(context: &Context, pipeline: &IoTPipeline, type_: &str, reason: &str, note: &str) {
+    let api: Api<Event> = Api::namespaced(context.client.clone(), &pipeline.namespace().unwrap_or_default());
+    let event = event(pipeline, type_, reason, note, Timestamp::now());
+    let sent = match api.create(&PostParams::default(), &event).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => count(&api, &event).await,
+        sent => sent.map(|_| ()),
+    };
+    if let Err(error) = sent {
         tracing::debug!(%error, "an event could not be sent");
     }
+}
+
+/// Its name follows from what it says, so that the same is one event, whichever operator tells it.
+fn event(pipeline: &IoTPipeline, type_: &str, reason: &str, note: &str, now: Timestamp) -> Event {
+    let uid = pipeline.uid().unwrap_or_default();
+    let what = hash(&[uid.as_bytes(), type_.as_bytes(), reason.as_bytes(), note.as_bytes()]);
+    Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{}.{}", pipeline.name_any(), &what[..16])),
+            namespace: pipeline.namespace(),
+            ..ObjectMeta::default()
+        },
+        action: Some("Reconcile".into()),
+        event_time: Some(MicroTime(now)),
+        note: Some(note.chars().take(900).collect()),
+        reason: Some(reason.into()),
+        regarding: Some(pipeline.object_ref(&())),
+        reporting_controller: Some(FIELD_MANAGER.into()),
+        reporting_instance: Some(FIELD_MANAGER.into()),
+        type_: Some(type_.into()),
+        ..Event::default()
+    }
+}
+
+/// It has happened again.
+async fn count(api: &Api<Event>, event: &Event) -> kube::Result<()> {
+    let name = event.name_any();
+    let known = api.get(&name).await?;
+    let count = known.series.map_or(2, |series| series.count.saturating_add(1));
+    let series = json!({"series": {"count": count, "lastObservedTime": event.event_time}});
+    api.patch(&name, &PatchParams::default(), &Patch::Merge(series)).await.map(|_| ())
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use k8s_openapi::api::core::v1::Pod;
 use super::Context;
 use super::database::Access;
 use crate::apply::Applied;
-use crate::grafana::Grafana;
-use crate::http;
+use crate::grafana::{Grafana, uid};
+use crate::http::{self, ApiError, HttpError};
+use crate::observe::Children;
 use crate::plan::{Broker, Dashboard, DatabasePlace, Plan};
 use crate::resources::names::Component;
 use crate::status::{Facts, Part, Parts};
@@ -19,7 +20,7 @@ pub(super) async fn dashboard(
     plan: &Plan,
     database: &Access,
     applied: &Applied,
-    pods: &[Pod],
+    children: &Children,
 ) -> Option<Part> {
     let waiting = || {
         Part::not_ready("WaitingForDatabase", "the dashboard starts when the database has given it a token")
@@ -27,40 +28,61 @@ pub(super) async fn dashboard(
     match plan.dashboard.as_ref()? {
         Dashboard::Managed { .. } if database.tokens.dashboard.is_none() => Some(waiting()),
         Dashboard::Managed { .. } => {
-            Some(workload::of_deployment(Component::Dashboard, applied.dashboard.as_ref(), pods))
+            Some(workload::of_deployment(Component::Dashboard, applied.dashboard.as_ref(), children))
         }
-        Dashboard::External { url, access, ca } => {
+        Dashboard::External { url, .. } => {
             let Some(token) = &database.tokens.dashboard else { return Some(waiting()) };
-            let http = match ca.as_deref().map(|ca| http::client(Some(ca), &context.fence)) {
-                None => context.http.clone(),
-                Some(Ok(http)) => http,
-                Some(Err(error)) => return Some(Part::not_ready("InvalidAuthority", error.to_string())),
-            };
-            Some(match Grafana::new(http, url, access).put(plan, token).await {
-                Ok(()) => Part::ready(format!("data source and dashboard are in {url}")),
-                Err(error) => Part::not_ready(error.reason(), error.to_string()),
+            Some(match grafana(context, plan)? {
+                Err(error) => Part::not_ready("InvalidAuthority", error.to_string()),
+                Ok((grafana, _)) => match grafana.put(plan, token).await {
+                    Ok(()) => Part::ready(format!("data source and dashboard are in {url}")),
+                    Err(error) => Part::not_ready(error.reason(), told(&error)),
+                },
             })
         }
     }
 }
 
+/// Somebody else's Grafana, if the dashboard is there, and the dashboard's name.
+pub(super) fn grafana(context: &Context, plan: &Plan) -> Option<Result<(Grafana, String), HttpError>> {
+    let Some(Dashboard::External { url, access, ca }) = &plan.dashboard else { return None };
+    let http = match ca {
+        None => Ok(context.http.clone()),
+        Some(ca) => http::client(Some(ca), &context.fence),
+    };
+    Some(http.map(|http| (Grafana::new(http, url, access), uid(plan))))
+}
+
+fn told(error: &ApiError) -> String {
+    match error {
+        ApiError::Unauthorized { .. } => format!(
+            "{error}: put a service account's token that may edit data sources and dashboards into the Secret that \
+             dashboard.external.credentialsSecretRef names"
+        ),
+        ApiError::Unreachable { .. } => {
+            format!("{error}: correct dashboard.external.url, or see to that Grafana")
+        }
+        error => error.to_string(),
+    }
+}
+
 pub(super) fn facts(
     plan: &Plan,
-    pods: &[Pod],
+    children: &Children,
     applied: Applied,
     database: Access,
     bridge: Part,
     dashboard: Option<Part>,
 ) -> Facts {
     let mut broker = match &plan.broker {
-        Broker::Managed(_) => workload::of_stateful_set(Component::Broker, applied.broker.as_ref(), pods),
+        Broker::Managed(_) => workload::of_stateful_set(Component::Broker, applied.broker.as_ref(), children),
         // Only the bridge knows how it is.
         Broker::External(_) if bridge.reason.starts_with("Broker") => bridge.clone(),
         Broker::External(_) => Part::ready("see BridgeReady"),
     };
     let mut database_part = match &plan.database.place {
         DatabasePlace::Managed(_) => {
-            workload::of_stateful_set(Component::Database, applied.database.as_ref(), pods)
+            workload::of_stateful_set(Component::Database, applied.database.as_ref(), children)
                 .and(|| database.part)
         }
         DatabasePlace::External(_) => database.part,

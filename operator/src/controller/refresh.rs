@@ -11,8 +11,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use tokio::time::{Instant, sleep};
 
+use super::follow::Heard;
 use super::{Context, Error};
 use crate::apply::{Applied, apply_again, touch};
+use crate::observe::Children;
 use crate::plan::{Bridges, Plan};
 use crate::resources::bridge::of_size;
 use crate::resources::names::{CONFIG_HASH, Component, POD_INDEX};
@@ -39,6 +41,8 @@ const PERIOD: Duration = Duration::from_millis(50);
 pub(super) struct Refreshed {
     /// How the bridge is.
     pub(super) bridge: Part,
+    /// What each of them has said.
+    pub(super) heard: Vec<Heard>,
     /// A pod has to be touched again, soon.
     pub(super) is_pending: bool,
 }
@@ -49,14 +53,16 @@ pub(super) async fn refresh(
     desired: &Desired,
     plan: &Plan,
     applied: &Applied,
-    pods: &[Pod],
+    children: &Children,
 ) -> Result<Refreshed, Error> {
-    let bridge = match desired.bridge.wanted() {
-        Some(bridge) => refresh_bridges(context, bridge, plan, applied, pods).await?,
+    let (bridge, heard) = match desired.bridge.wanted() {
+        Some(bridge) => refresh_bridges(context, bridge, plan, applied, children).await?,
         None => {
-            Part::not_ready("WaitingForDatabase", "the bridge starts when the database has given it a token")
+            let message = "the bridge starts when the database has given it a token";
+            (Part::not_ready("WaitingForDatabase", message), Vec::new())
         }
     };
+    let pods = &children.pods;
     let unasked = [
         (Component::Broker, desired.broker.as_ref().map(|broker| &broker.live_hash)),
         (Component::Dashboard, desired.dashboard.wanted().map(|dashboard| &dashboard.live_hash)),
@@ -84,7 +90,7 @@ pub(super) async fn refresh(
             is_pending |= is_too_soon;
         }
     }
-    Ok(Refreshed { bridge, is_pending })
+    Ok(Refreshed { bridge, heard, is_pending })
 }
 
 /// How the bridges are: the first that is not ready speaks for all. Ends those that have left.
@@ -93,12 +99,13 @@ async fn refresh_bridges(
     objects: &BridgeObjects,
     plan: &Plan,
     applied: &Applied,
-    pods: &[Pod],
-) -> Result<Part, Error> {
-    let workload = workload::of_stateful_set(Component::Bridge, applied.bridge.as_ref(), pods);
+    children: &Children,
+) -> Result<(Part, Vec<Heard>), Error> {
+    let pods = &children.pods;
+    let workload = workload::of_stateful_set(Component::Bridge, applied.bridge.as_ref(), children);
     let alive: Vec<_> = pods_of(Component::Bridge, pods).filter(|pod| is_running(pod)).collect();
     if alive.is_empty() {
-        return Ok(workload);
+        return Ok((workload, Vec::new()));
     }
     let asked = alive.iter().map(|pod| refresh_bridge(context, pod, objects, workload.clone()));
     let mut answers = try_join_all(asked).await?;
@@ -116,23 +123,26 @@ async fn refresh_bridges(
         let smaller = of_size(kept, objects.stateful_set.clone());
         apply_again(&context.client, &context.cache, plan, &smaller).await?;
     }
-    let part = match answers.into_iter().find(|answer| !answer.part.ready) {
-        Some(answer) => answer.part,
-        None => workload,
-    };
-    Ok(part.and(|| match leaving.len() {
-        0 => Part::ready("connected to the broker and to the database"),
+    let heard = answers.iter_mut().filter_map(|answer| answer.heard.take()).collect();
+    let mut parts: Vec<Part> = answers.into_iter().map(|answer| answer.part).collect();
+    // One that isn't ready speaks for all, or else one that works and has something to say.
+    parts.sort_by_key(|part| (part.ready, part.reason == "Ready"));
+    let part = parts.into_iter().next().unwrap_or_else(|| workload.clone()).unless(workload);
+    let part = part.unless(match leaving.len() {
+        0 => Part::ready("none is leaving"),
         count => Part::not_ready(
             "Draining",
             format!("bridges that are to leave: {count}; they take what the broker still holds for them"),
         ),
-    }))
+    });
+    Ok((part, heard))
 }
 
 /// What one bridge says.
 struct Answer {
     member: Option<u32>,
     part: Part,
+    heard: Option<Heard>,
     /// It has left, by the configuration that was applied.
     left: bool,
 }
@@ -148,9 +158,7 @@ async fn refresh_bridge(
         touch(&context.client, &context.cache, pod, &touched(&bridge.mounted_hash, 0)).await?;
         count = 1;
     }
-    let (part, left) = ask(context, pod, bridge, workload, count).await?;
-    let member = pod.labels().get(POD_INDEX).and_then(|index| index.parse().ok());
-    Ok(Answer { member, part, left })
+    ask(context, pod, bridge, workload, count).await
 }
 
 /// How often a pod was touched for this content.
@@ -189,9 +197,10 @@ async fn ask(
     bridge: &BridgeObjects,
     workload: Part,
     mut count: u32,
-) -> Result<(Part, bool), Error> {
+) -> Result<Answer, Error> {
+    let member = pod.labels().get(POD_INDEX).and_then(|index| index.parse().ok());
     let Some(address) = pod.status.as_ref().and_then(|status| status.pod_ip.clone()) else {
-        return Ok((workload, false));
+        return Ok(Answer { member, part: workload, heard: None, left: false });
     };
     let host = if address.contains(':') { format!("[{address}]") } else { address };
     let url = format!("http://{host}:9090/status");
@@ -200,15 +209,16 @@ async fn ask(
     loop {
         let Some(status) = status_of(context, &url).await else {
             // It has only just started, or the workload knows what is the matter.
-            let unreachable = || Part::not_ready("Unreachable", "the bridge does not answer yet");
-            return Ok((workload.and(unreachable), false));
+            let unreachable = || Part::not_ready("Unreachable", "the bridge does not answer the operator");
+            return Ok(Answer { member, part: workload.and(unreachable), heard: None, left: false });
         };
         let part = of_bridge(&status, &bridge.live_hash);
         let is_pending = part.reason == "ConfigurationPending";
         if !is_pending || started.elapsed() > PATIENCE {
             // Its sides come before its readiness, which follows them a moment later.
             let left = status.left && status.config_hash == bridge.live_hash;
-            return Ok((part.and(|| workload), left));
+            let heard = Some(Heard { url, status });
+            return Ok(Answer { member, part: part.unless(workload), heard, left });
         }
         if last_touch.elapsed() > TOUCH_AGAIN {
             touch(&context.client, &context.cache, pod, &touched(&bridge.mounted_hash, count)).await?;

@@ -26,6 +26,7 @@ use tokio::time::sleep;
 
 use crate::cache::{Cache, Cached};
 use crate::metrics::Metrics;
+use crate::plan::given_secrets;
 use crate::resources::names::{INSTANCE, MANAGED};
 
 /// A watch ends by itself after this, and goes on where it was. One that the network has swallowed is
@@ -95,6 +96,25 @@ impl Watches {
 
     pub(super) fn secrets(&self) -> impl Stream<Item = Watched<PartialObjectMeta<Secret>>> + Send + 'static {
         self.children()
+    }
+
+    /// The Secrets that are not the operator's: users give some of them to pipelines. Their content is not
+    /// asked for; what `kubectl apply` notes of it in an annotation is sent too, and dropped at once.
+    pub(super) fn foreign_secrets(
+        &self,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<Secret>>> + Send + 'static {
+        let config = config().labels(&MANAGED.replace('=', "!="));
+        let objects = watcher(self.api::<PartialObjectMeta<Secret>>(), config)
+            .modify(|secret| {
+                let ObjectMeta { name, namespace, resource_version, uid, .. } = secret.metadata.clone();
+                secret.metadata =
+                    ObjectMeta { name, namespace, resource_version, uid, ..ObjectMeta::default() };
+            })
+            .touched_objects()
+            .backoff(Pauses::default())
+            // A deletion has a resource version of its own, and so passes.
+            .predicate_filter(predicates::resource_version, PredicateConfig::default());
+        self.without_errors(objects)
     }
 
     pub(super) fn claims(
@@ -231,4 +251,17 @@ pub(super) fn pipeline_of<K: Resource>(object: PartialObjectMeta<K>) -> Option<O
     let name = object.labels().get(INSTANCE)?;
     let namespace = object.metadata.namespace.as_deref()?;
     Some(ObjectRef::new(name).within(namespace))
+}
+
+/// The pipelines that a Secret is given to.
+pub(super) fn users_of(
+    pipelines: &Store<IoTPipeline>,
+    secret: &PartialObjectMeta<Secret>,
+) -> Vec<ObjectRef<IoTPipeline>> {
+    let ObjectMeta { name: Some(name), namespace, .. } = &secret.metadata else { return Vec::new() };
+    let is_user = |pipeline: &&Arc<IoTPipeline>| {
+        pipeline.metadata.namespace == *namespace && given_secrets(pipeline).contains(name)
+    };
+    let pipelines = pipelines.state();
+    pipelines.iter().filter(is_user).map(|pipeline| ObjectRef::from_obj(pipeline.as_ref())).collect()
 }
