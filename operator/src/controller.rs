@@ -39,7 +39,7 @@ pub(crate) use answers::describe;
 use recent::Recent;
 
 /// How many pipelines are worked on at once.
-const CONCURRENCY: u16 = 32;
+const CONCURRENCY: u16 = 16;
 
 /// A pass must not hold its place for as long as somebody takes to answer.
 const PASS_LIMIT: Duration = Duration::from_secs(45);
