@@ -37,7 +37,7 @@ use recent::Recent;
 use report::{before_expiry, report, tell};
 
 /// How many pipelines are worked on at once.
-const CONCURRENCY: u16 = 32;
+const CONCURRENCY: u16 = 16;
 
 /// A pass must not hold its place for as long as somebody takes to answer.
 const PASS_LIMIT: Duration = Duration::from_secs(45);
