@@ -237,7 +237,7 @@ mod tests {
         let mut late = sent(now);
         late.settled(b"0", None, later);
         assert_eq!(reason(&late, later, 0), (true, "Behind".into()), "it crossed, and late");
-        late.write(later, CLOCK, 8, 0, &mut BytesMut::new());
+        late.write(later, CLOCK, Version::V5, 8, 0, &mut BytesMut::new());
         late.settled(b"0", None, later + LATE);
         assert_eq!(reason(&late, later + LATE, 0), (true, "Crossed".into()));
         canary.disconnected(later);
