@@ -14,6 +14,7 @@ use reqwest::Url;
 use sha2::{Digest, Sha256};
 
 use crate::canary;
+use crate::dropped::Dropped;
 use crate::stamps::CAPACITY;
 use crate::table::{CompileError, Subscription, Table};
 
@@ -113,6 +114,9 @@ impl Loaded {
             false => None,
         };
         filters.extend(canary.iter().map(|path| (path.topic.clone(), path.subscription)));
+        if let Some(topic) = config.mqtt.dropped_topic.as_ref().filter(|_| !leaves) {
+            filters.entry(topic.clone()).or_insert_with(Dropped::subscription);
+        }
         Ok(Self { config, table, filters, member, leaves, canary, hash: hash(bytes) })
     }
 

@@ -14,7 +14,8 @@
 //! 4. [`ack`] knows what may be acknowledged, [`room`] how much may not be yet; [`dead`] publishes what can't be stored.
 //! 5. [`stamps`] gives each message its time of reception, and a message that comes again the one that it
 //!    had; [`journal`] keeps them on the volume.
-//! 6. [`canary`] is a message of the bridge's own that takes the whole way, to see whether messages can.
+//! 6. [`canary`] is a message of the bridge's own that takes the whole way, to see whether messages can; [`dropped`] hears
+//!    of those that the broker drops.
 //! 7. [`leave`] tells when one of several bridges has taken all that the broker holds for it.
 //!
 //! [`pipeline`] is the loop that joins them, [`config`] what they are told, [`subscribe`] what the
@@ -39,6 +40,7 @@ pub mod config;
 pub mod database;
 pub mod dead;
 pub mod decode;
+pub mod dropped;
 pub mod encode;
 pub mod explain;
 pub mod health;

@@ -16,6 +16,7 @@ use crate::batch::Batches;
 use crate::canary::Canary;
 use crate::config::Loaded;
 use crate::dead::{DeadLetter, DeadLetters, Limits, PacketIds};
+use crate::dropped::Dropped;
 use crate::health::{Health, SUBSCRIBING};
 use crate::intake::{Intake, Taken};
 use crate::leave::Leave;
@@ -62,6 +63,8 @@ pub struct Session {
     refused: Option<(Instant, String)>,
     /// Unless it was told to send none.
     canary: Option<Canary>,
+    /// If the broker tells.
+    dropped: Option<Dropped>,
 }
 
 impl Session {
@@ -91,6 +94,7 @@ impl Session {
             leave: loaded.leaves.then(Leave::default),
             refused: None,
             canary: loaded.canary.clone().map(|path| Canary::new(path, Instant::now())),
+            dropped: loaded.config.mqtt.dropped_topic.as_deref().map(Dropped::new),
         }
     }
 
@@ -289,6 +293,16 @@ impl Session {
 
     /// Takes a message in, or what was read of it.
     pub fn receive(&mut self, publish: &Publish<'_>, batches: &mut Batches) {
+        let told = self
+            .dropped
+            .as_mut()
+            .and_then(|dropped| dropped.take(publish.topic, publish.payload, Instant::now()));
+        if let Some(total) = told {
+            self.health.metrics.broker_messages_dropped.set(i64::try_from(total).unwrap_or(i64::MAX));
+            if !self.table.knows(publish.subscriptions.ids()) {
+                return;
+            }
+        }
         self.health.metrics.messages_received.inc();
         if self.draining {
             return;
@@ -507,9 +521,11 @@ impl Session {
     fn crossing(&self, now: Instant) -> Option<Side> {
         let crossing = self.canary.as_ref().map(|canary| canary.report(now, self.health.done()));
         let refused = self.refused.as_ref().filter(|(since, _)| now - *since < REFUSED_LATELY);
-        match (crossing, refused) {
-            (Some(side), _) if side.reason != "Crossed" => Some(side),
-            (_, Some((_, route))) => Some(Side {
+        let dropped = self.dropped.as_ref().and_then(|dropped| dropped.report(now));
+        match (crossing, dropped, refused) {
+            (Some(side), ..) if side.reason != "Crossed" => Some(side),
+            (_, Some(side), _) => Some(side),
+            (_, None, Some((_, route))) => Some(Side {
                 ready: true,
                 reason: "DeadLetters".into(),
                 message: format!(
@@ -517,7 +533,7 @@ impl Session {
                     dead_letter_topic(&self.pipeline, route)
                 ),
             }),
-            (crossing, None) => crossing,
+            (crossing, None, None) => crossing,
         }
     }
 

@@ -66,6 +66,7 @@ impl Bridge {
             mqtt: MqttConfig {
                 url: format!("mqtt://127.0.0.1:{broker_port}"),
                 client_id: client_id.into(),
+                dropped_topic: None,
                 username_file: None,
                 password_file: None,
                 ca_file: None,
@@ -109,6 +110,15 @@ impl Bridge {
     /// If the file can't be written.
     pub fn send_canaries(&mut self) -> Result<()> {
         self.config.canary = true;
+        self.write_config()
+    }
+
+    /// Lets it ask the broker how many messages that drops.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn hear_of_drops(&mut self) -> Result<()> {
+        self.config.mqtt.dropped_topic = Some("$SYS/broker/publish/messages/dropped".into());
         self.write_config()
     }
 

@@ -5,7 +5,7 @@ use api::bridge_config::{BridgeConfig, DatabaseConfig, MqttConfig, Sharing};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, ContainerPort};
 
-use super::mosquitto::BRIDGE_USER;
+use super::mosquitto::{BRIDGE_USER, DROPPED};
 use super::names::{BRIDGES, Component, POD_INDEX};
 use super::pod::{self, Pod, ProbePort};
 use super::{BridgeObjects, hash, keyed_hash, part_metadata, remembering, secret};
@@ -168,6 +168,7 @@ pub fn config(plan: &Plan) -> BridgeConfig {
         mqtt: MqttConfig {
             url: plan.broker.url(names),
             client_id: names.unique(),
+            dropped_topic: matches!(plan.broker, Broker::Managed(_)).then(|| DROPPED.into()),
             username_file: login.then(|| file("username")),
             password_file: login.then(|| file("password")),
             ca_file: plan.broker.ca().map(|_| file(BROKER_CA)),

@@ -17,6 +17,9 @@ pub const BRIDGE_USER: &str = "iotpipeline-bridge";
 /// The user of the public image; any image works with it.
 const USER: i64 = 1883;
 
+/// Where mosquitto says how many messages it has dropped. <https://mosquitto.org/man/mosquitto-8.html>
+pub const DROPPED: &str = "$SYS/broker/publish/messages/dropped";
+
 const CONF: &str = include_str!("files/mosquitto.conf");
 
 /// Where the files are mounted.
@@ -213,6 +216,7 @@ fn acl(plan: &Plan, users: &[User]) -> String {
     for filter in filters {
         let _ = writeln!(lines, "topic read {filter}");
     }
+    let _ = writeln!(lines, "topic read {DROPPED}");
     for own in ["dead-letter", "canary"] {
         let _ = writeln!(lines, "topic write iotpipeline/{}/{own}/#", plan.pipeline.names.pipeline);
     }

@@ -275,6 +275,9 @@ fn words() -> Vec<Failure> {
             status.crossing =
                 Some(side(true, "DeadLetters", "messages are refused, the last by the route r"));
         }),
+        works("the broker drops messages", "BridgeBrokerDropped", |status| {
+            status.crossing = Some(side(true, "BrokerDropped", "the broker has dropped 7 messages"));
+        }),
         failure("the Grafana outside revokes the token", "DashboardNotAuthorized", outside(), {
             Host(GRAFANA, StatusCode::UNAUTHORIZED, "Invalid API key")
         }),
