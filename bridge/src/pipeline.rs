@@ -144,7 +144,9 @@ impl Pipeline {
         if let Some(connection) = self.link.connection() {
             self.session.write(&mut connection.output);
             // Before the output is written: that happens in the loop.
-            self.state.save(&self.config.mqtt, self.session.held());
+            if let Some(held) = self.session.held_if_changed() {
+                self.state.save(&self.config.mqtt, held);
+            }
         }
     }
 
