@@ -28,6 +28,10 @@ type Link = Option<NonZeroU32>;
 
 #[derive(Debug, Default)]
 struct Node {
+    #[expect(
+        clippy::box_collection,
+        reason = "few nodes have any, and an empty map is three times the rest"
+    )]
     literals: Option<Box<HashMap<Box<str>, u32>>>,
     one: Link,
     /// The last of the patterns that end here, by its place and one.
