@@ -8,7 +8,7 @@
 //! checksum, since a process can be killed in the middle of a write.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -97,9 +97,7 @@ impl Journal {
             }
             _ => {
                 file.set_len(0)?;
-                // So that the volume can't be full later.
-                let empty = vec![0; HEADER_BYTES as usize + CAPACITY * RECORD_BYTES];
-                file.write_all_at(&empty, 0)?;
+                allocate(&file)?;
                 Stamps::default()
             }
         };
@@ -142,6 +140,13 @@ impl Journal {
              twice: {error}"
         );
     }
+}
+
+/// Fills the file with zeros, so that the volume can't be full later.
+fn allocate(mut file: &File) -> io::Result<()> {
+    let length = HEADER_BYTES + (CAPACITY * RECORD_BYTES) as u64;
+    file.rewind()?;
+    io::copy(&mut io::repeat(0).take(length), &mut file).map(drop)
 }
 
 /// The next bytes, if there are as many.

@@ -9,7 +9,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEn
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 /// By route.
@@ -92,8 +92,8 @@ impl Metrics {
     /// Registers everything.
     pub fn new() -> Self {
         let mut metrics = Self {
-            write_duration: Some(Histogram::new(exponential_buckets(0.001, 2.0, 15))),
-            batch_points: Some(Histogram::new(exponential_buckets(1.0, 4.0, 8))),
+            write_duration: Some(Histogram::new(buckets(0.001, 2.0, 15))),
+            batch_points: Some(Histogram::new(buckets(1.0, 4.0, 8))),
             ..Self::default()
         };
         let mut registry = Registry::with_prefix("iotpipeline_bridge");
@@ -143,6 +143,12 @@ impl Metrics {
         encode(&mut text, &self.registry).expect("writing to a String cannot fail");
         text
     }
+}
+
+/// The bounds of a histogram's buckets. The crate's own function for this raises to powers, and so makes the program
+/// load a mathematical library, which takes half a megabyte.
+fn buckets(first: f64, factor: f64, count: usize) -> impl Iterator<Item = f64> {
+    std::iter::successors(Some(first), move |bound| Some(bound * factor)).take(count)
 }
 
 #[cfg(test)]

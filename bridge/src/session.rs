@@ -165,6 +165,11 @@ impl Session {
         self.subscriber.held()
     }
 
+    /// The same, if they may have changed since this was asked last.
+    pub fn held_if_changed(&mut self) -> Option<&Held> {
+        self.subscriber.held_if_changed()
+    }
+
     /// Other routes from now on. Points of the old ones are stored all the same.
     pub fn reconfigure(&mut self, loaded: &Loaded, changes_routes: bool) {
         self.pipeline.clone_from(&loaded.config.pipeline);
@@ -541,7 +546,7 @@ impl Session {
         let Self { letters, subscriber, ids, limits, canary, health, .. } = self;
         let Some(canary) = canary else { return };
         let now = Instant::now();
-        if limits.receive_maximum > 0 && subscriber.is_complete() && !self.draining && canary.is_due(now) {
+        if limits.receive_maximum > 0 && !self.draining && canary.is_due(now) && subscriber.is_complete() {
             let id = ids.next(|id| letters.uses(id) || subscriber.uses(id));
             canary.write(now, SystemTime::now(), limits.version, id, health.done(), output);
         }
