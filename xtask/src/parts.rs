@@ -6,9 +6,11 @@
 //!
 //! *Pulling was written on machines that reach no image registry, and could not be tried there.*
 
+pub(crate) mod cyclonus;
 pub(crate) mod debian;
 pub(crate) mod docker;
 pub(crate) mod go;
+mod module;
 pub(crate) mod node;
 pub(crate) mod pull;
 pub(crate) mod telegraf;
