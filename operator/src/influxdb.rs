@@ -87,10 +87,13 @@ impl InfluxDb {
                 self.create_organization(wanted.organization).await?
             }
         };
+        let (known, rotated) = (&wanted.known, &wanted.rotated);
+        let bridge = Right::new(BRIDGE_TOKEN, "write", rotated.bridge.as_deref());
+        let dashboard = Right::new(DASHBOARD_TOKEN, "read", rotated.dashboard.as_deref());
         let authorizations = self.authorizations(&organization.id).await?;
         let bucket = match self.bucket(&organization.id, wanted.bucket).await? {
             Some(bucket) => bucket,
-            None => match self.former_bucket(&authorizations).await? {
+            None => match self.former_bucket(&authorizations, &bridge).await? {
                 Some(bucket) => {
                     changes.push("renamed the bucket");
                     self.change_bucket(&bucket.id, &json!({"name": wanted.bucket})).await?;
@@ -109,10 +112,7 @@ impl InfluxDb {
             self.change_bucket(&bucket.id, &rules).await?;
         }
         let mut tokens = Tokens::default();
-        let (known, rotated) = (&wanted.known, &wanted.rotated);
         let place = Place { organization: &organization.id, bucket: &bucket.id, now: wanted.now };
-        let bridge = Right::new(BRIDGE_TOKEN, "write", rotated.bridge.as_deref());
-        let dashboard = Right::new(DASHBOARD_TOKEN, "read", rotated.dashboard.as_deref());
         tokens.bridge =
             Some(self.token(&authorizations, known.bridge.as_deref(), &bridge, place, &mut changes).await?);
         if wanted.has_dashboard {
@@ -194,9 +194,14 @@ impl InfluxDb {
         self.json("a new bucket", self.request(Method::POST, "/api/v2/buckets").json(&body)).await
     }
 
-    /// The bucket that the bridge's token is for: under another name, it is the one that has the points.
-    async fn former_bucket(&self, authorizations: &[Authorization]) -> Result<Option<Bucket>, ApiError> {
-        let own = authorizations.iter().find(|found| found.description == BRIDGE_TOKEN);
+    /// The bucket that the bridge's newest token is for: under another name, it is the one that has the points.
+    async fn former_bucket(
+        &self,
+        authorizations: &[Authorization],
+        bridge: &Right,
+    ) -> Result<Option<Bucket>, ApiError> {
+        let good = authorizations.iter().filter(|found| found.is_active() && bridge.is_purpose_of(found));
+        let own = good.max_by_key(|found| found.made());
         let Some(id) = own.and_then(Authorization::bucket) else { return Ok(None) };
         let request = self.request(Method::GET, &format!("/api/v2/buckets/{id}"));
         absent(self.json("the bucket of the bridge's token", request).await)

@@ -82,7 +82,7 @@ async fn answer(
             let told = fake.authorizations.iter().map(|(id, made, token)| {
                 let mut told = made.clone();
                 told["id"] = id.as_str().into();
-                told["status"] = "active".into();
+                told["status"] = made.get("status").cloned().unwrap_or_else(|| "active".into());
                 if tells {
                     told["token"] = token.as_str().into();
                 }
@@ -193,6 +193,34 @@ async fn a_bucket_with_another_name_is_renamed_and_its_tokens_stay() {
     let second = database(&url, "admin").set_up(&other).await.expect("the database is set up");
     assert_eq!(second.changes, ["renamed the bucket"]);
     assert!(second.tokens == first.tokens);
+    assert_eq!(fake.lock().expect("nobody panicked").bucket, "other");
+}
+
+#[tokio::test]
+async fn after_a_rotation_the_bucket_is_the_one_of_the_newest_token_that_is_active() {
+    let (fake, url) = start(Fake::default()).await;
+    let first = set_up(&url, Tokens::default()).await;
+    let rotated = Tokens { bridge: Some("2026-01-01T00:00:00Z spring".into()), ..Tokens::default() };
+    let turned = Wanted { rotated, ..wanted(first.tokens) };
+    let second = database(&url, "admin").set_up(&turned).await.expect("the database is set up");
+    // Of an earlier bucket, which is gone.
+    let left = |made: &str, status: &str| {
+        let permission = json!({"action": "write", "resource": {"type": "buckets", "id": "gone"}});
+        let description = "iotpipeline: the bridge writes";
+        let authorization = json!({"description": description, "status": status, "createdAt": made, "permissions": [permission]});
+        (made.to_owned(), authorization, made.to_owned())
+    };
+    let others = [left("2025-01-01T00:00:00Z", "active"), left("2026-02-01T00:00:00Z", "inactive")];
+    {
+        let mut fake = fake.lock().expect("nobody panicked");
+        let revoked = "iotpipeline: the bridge writes";
+        fake.authorizations.retain(|(_, made, _)| made["description"] != revoked);
+        fake.authorizations.splice(0..0, others);
+    }
+    let other = Wanted { bucket: "other", known: second.tokens.clone(), ..turned };
+    let renamed = database(&url, "admin").set_up(&other).await.expect("the database is set up");
+    assert_eq!(renamed.changes, ["renamed the bucket"]);
+    assert!(renamed.tokens == second.tokens);
     assert_eq!(fake.lock().expect("nobody panicked").bucket, "other");
 }
 
