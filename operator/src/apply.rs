@@ -116,7 +116,16 @@ pub async fn apply(
     let absent_secrets = &children.absent_secrets;
     let mut pass =
         Pass { client, cache, pipeline: &plan.pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
-    let Desired { authority, certificates, broker, database, bridge, dashboard, surroundings } = desired;
+    let Desired {
+        authority,
+        certificates,
+        broker,
+        database,
+        bridge,
+        dashboard,
+        dashboard_token,
+        surroundings,
+    } = desired;
     let mut applied = Applied::default();
     pass.keep_or_collect(&children.claims).await?;
     pass.surroundings(children, surroundings).await?;
@@ -162,6 +171,9 @@ pub async fn apply(
         pass.one(&children.config_maps, config_map).await?;
         pass.one(&children.services, service).await?;
         applied.dashboard = Some(pass.one(&children.deployments, deployment).await?);
+    }
+    if let Some(secret) = dashboard_token {
+        pass.one(&children.secrets, secret).await?;
     }
     let withheld: Vec<Component> = [
         (Component::Bridge, matches!(bridge, Part::Withheld)),

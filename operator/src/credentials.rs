@@ -5,7 +5,7 @@ mod rotation;
 
 use std::collections::BTreeMap;
 
-use api::iotpipeline::IoTPipeline;
+use api::iotpipeline::{Dashboard, IoTPipeline, Tls};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
@@ -89,7 +89,9 @@ pub fn secret_names(pipeline: &IoTPipeline) -> Vec<String> {
     if spec.database.external.is_none() {
         secrets.push(names.of_part(Component::Database));
     }
-    if spec.dashboard.as_ref().is_some_and(|dashboard| dashboard.external.is_none()) {
+    // Of one elsewhere, the token that a managed database has made for it.
+    let has_secret = |dashboard: &Dashboard| dashboard.external.is_none() || spec.database.external.is_none();
+    if spec.dashboard.as_ref().is_some_and(has_secret) {
         secrets.push(names.of_part(Component::Dashboard));
     }
     secrets
@@ -224,6 +226,17 @@ mod tests {
         assert_eq!(credentials.dashboard.len(), 32);
         assert!(!credentials.database.kept);
         assert_ne!(credentials.database.token, credentials.database.password);
+    }
+
+    #[test]
+    fn a_dashboard_elsewhere_has_a_secret_if_the_database_makes_its_token() {
+        let elsewhere = "dashboard: {external: {url: 'http://g', credentialsSecretRef: {name: g}}}";
+        let database = "database: {external: {url: 'http://d', tokenSecretRef: {name: d, key: token}}}";
+        let text = PIPELINE.replace("dashboard: {}", elsewhere);
+        let names = |text: &str| secret_names(&serde_saphyr::from_str(text).expect("a pipeline"));
+        let dashboard = "lab-dashboard".to_owned();
+        assert!(names(&text).contains(&dashboard));
+        assert!(!names(&text.replace("routes:", &format!("{database}, routes:"))).contains(&dashboard));
     }
 
     #[test]

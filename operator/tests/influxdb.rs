@@ -1,6 +1,9 @@
 //! The InfluxDB client against a fake: an HTTP server that answers as InfluxDB 2.9.1 was seen to. The real
 //! one is in the end-to-end tests.
 
+mod support;
+
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -8,11 +11,14 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Json, Response};
+use iotpipeline_operator::credentials::{self, ROTATE};
 use iotpipeline_operator::http;
 use iotpipeline_operator::influxdb::{InfluxDb, SetUp, Wanted};
 use iotpipeline_operator::leader::fence::Fence;
-use iotpipeline_operator::resources::Tokens;
+use iotpipeline_operator::plan::{DatabasePlace, Plan};
+use iotpipeline_operator::resources::{Tokens, desired};
 use serde_json::{Value, json};
+use support::{Case, config};
 
 /// What the fake database has.
 #[derive(Default)]
@@ -295,4 +301,51 @@ async fn a_token_that_is_replaced_holds_for_ten_minutes_more() {
             .collect();
         assert_eq!(left, [first.dashboard, second.tokens.bridge]);
     }
+}
+
+#[tokio::test]
+async fn the_token_of_a_dashboard_elsewhere_is_made_once_also_after_a_rotation_was_asked_for() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/external-dashboard/pipeline.yaml");
+    for request in ["", "spring"] {
+        let (fake, url) = start(Fake { bucket: "points".into(), ..Fake::default() }).await;
+        let mut case = Case::read(&file);
+        case.pipeline.metadata.annotations = Some([(ROTATE.to_owned(), request.to_owned())].into());
+        let mut secrets = Vec::new();
+        for pass in 0..3 {
+            let now = case.observed.now;
+            case.observed.credentials =
+                credentials::complete(&case.pipeline, &secrets, now).expect("there is randomness");
+            let known = Tokens {
+                bridge: case.observed.credentials.bridge_token.clone(),
+                dashboard: case.observed.credentials.dashboard_token.clone(),
+            };
+            let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("it can be planned");
+            let DatabasePlace::Managed(managed) = &plan.database.place else { panic!("it is managed") };
+            let made = database(&url, &managed.admin_token)
+                .set_up(&Wanted::of(&plan, managed, known, now))
+                .await
+                .expect("the database is set up");
+            assert_eq!(made.changes.is_empty(), pass > 0, "pass {pass}: {:?}", made.changes);
+            let desired = desired(&plan, &made.tokens);
+            secrets = desired.dashboard_token.into_iter().collect();
+            secrets.extend(desired.database.map(|objects| objects.secret));
+            secrets.extend(desired.bridge.wanted().map(|objects| objects.secret.clone()));
+        }
+        assert_eq!(fake.lock().expect("nobody panicked").authorizations.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_could_not_be_kept_do_not_pile_up_and_the_one_in_use_holds() {
+    let (fake, url) = start(Fake::default()).await;
+    let first = set_up(&url, Tokens::default()).await.tokens;
+    for pass in 0..40 {
+        // As if the Secret could not be written.
+        let rotated = Tokens { bridge: Some(format!("2026-01-01T00:00:{pass:02}Z x")), dashboard: None };
+        let wanted = Wanted { rotated, ..wanted(first.clone()) };
+        database(&url, "admin").set_up(&wanted).await.expect("the database is set up");
+    }
+    let fake = fake.lock().expect("nobody panicked");
+    assert!(fake.authorizations.len() < 12, "{} tokens", fake.authorizations.len());
+    assert!(fake.authorizations.iter().any(|(_, _, token)| Some(token) == first.bridge.as_ref()));
 }
