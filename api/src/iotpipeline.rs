@@ -369,8 +369,8 @@ pub struct ExternalDatabase {
 }
 
 const HTTP_URL_RULES: &[(&str, &str)] = &[(
-    "self.matches('^https?://[^@ ]+$')",
-    "not an address: write http://host:port or https://host:port; credentials go into the Secret",
+    "self.matches('^https?://[^/@ ?#]+(/[^@ ?#]*)?$')",
+    "not an address: write http://host:port or https://host:port, with a path if it has one, without a query; credentials go into the Secret",
 )];
 
 /// The dashboard: managed (image, resources) or external.

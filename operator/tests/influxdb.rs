@@ -4,6 +4,7 @@
 mod support;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -348,4 +349,28 @@ async fn tokens_that_could_not_be_kept_do_not_pile_up_and_the_one_in_use_holds()
     let fake = fake.lock().expect("nobody panicked");
     assert!(fake.authorizations.len() < 12, "{} tokens", fake.authorizations.len());
     assert!(fake.authorizations.iter().any(|(_, _, token)| Some(token) == first.bridge.as_ref()));
+}
+
+#[tokio::test]
+async fn an_answer_without_an_end_is_not_read_to_its_end() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("there is a port");
+    let url = format!("http://{}", listener.local_addr().expect("it has an address"));
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = sent.clone();
+    let stream = move || {
+        let count = count.clone();
+        let endless = futures::stream::repeat_with(move || {
+            count.fetch_add(1 << 16, Ordering::Relaxed);
+            Ok::<_, std::io::Error>(vec![b'x'; 1 << 16])
+        });
+        std::future::ready(axum::body::Body::from_stream(endless))
+    };
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(stream)).await });
+    let error = database(&url, "secret").check_write("o", "b").await.expect_err("it has no end");
+    assert_eq!(error.reason(), "UnexpectedAnswer");
+    assert_eq!(error.to_string(), format!("{url} answers with more than 1 MiB: correct the address"));
+    // What the kernel holds on the way is beside that.
+    let sent = sent.load(Ordering::Relaxed);
+    assert!((1 << 20..32 << 20).contains(&sent), "{sent} bytes were sent");
 }

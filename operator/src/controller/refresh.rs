@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::follow::Heard;
 use super::{Context, Error};
 use crate::apply::{Applied, apply_again, touch};
+use crate::http;
 use crate::observe::Children;
 use crate::plan::{Bridges, Plan};
 use crate::resources::bridge::of_size;
@@ -230,5 +231,30 @@ async fn ask(
 
 async fn status_of(context: &Context, url: &str) -> Option<BridgeStatus> {
     let answer = context.http.get(url).timeout(Duration::from_secs(2)).send().await.ok()?;
-    answer.error_for_status().ok()?.json().await.ok()
+    let body = http::body(answer.error_for_status().ok()?).await.ok()??;
+    serde_json::from_slice(&body).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_bridge_that_never_reads_its_configuration_is_not_touched_for_ever() {
+        let mut count = 0;
+        for _ in 0..1000 {
+            if may_touch(count, Duration::from_secs(1)) {
+                let annotations = json!({CONFIG_HASH: touched("a", count)});
+                let pod = json!({"metadata": {"annotations": annotations}});
+                let pod: Pod = serde_json::from_value(pod).expect("a pod");
+                assert_eq!(touches(&pod, "a"), count + 1);
+                assert_eq!(touches(&pod, "b"), 0, "another content begins anew");
+                count += 1;
+            }
+        }
+        assert_eq!(count, MOST_TOUCHES);
+        assert!(!may_touch(1, TOUCH_AGAIN));
+    }
 }
