@@ -30,7 +30,7 @@ pub use touch::touch;
 pub const FIELD_MANAGER: &str = "iotpipeline-operator";
 
 /// On every object: the hash of what was applied, so that a field that is no longer desired is noticed.
-const APPLIED_HASH: &str = "iotpipeline.io/applied-hash";
+pub(crate) const APPLIED_HASH: &str = "iotpipeline.io/applied-hash";
 
 /// The workloads as the API server has them after the apply.
 #[derive(Debug, Default)]

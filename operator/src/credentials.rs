@@ -79,7 +79,10 @@ pub enum NoCredential {
 pub fn secret_names(pipeline: &IoTPipeline) -> Vec<String> {
     let names = Names::of(pipeline);
     let spec = &pipeline.spec;
-    let mut secrets = vec![names.of_part(Component::Authority), names.of_part(Component::Bridge)];
+    let mut secrets = vec![names.of_part(Component::Bridge)];
+    if signs(pipeline) {
+        secrets.push(names.of_part(Component::Authority));
+    }
     if spec.broker.external.is_none() {
         secrets.push(names.of_part(Component::Broker));
         secrets.push(names.of_user(BRIDGE_USER));
@@ -149,19 +152,28 @@ pub fn complete(
     })
 }
 
+/// Whether the pipeline's own authority has anything to sign.
+fn signs(pipeline: &IoTPipeline) -> bool {
+    let has_users = pipeline.spec.broker.users.iter().any(|user| user.certificate.is_some());
+    has_users || tls_of_parts(&pipeline.spec).iter().any(|(_, tls)| is_own(tls))
+}
+
+fn is_own(tls: &Tls) -> bool {
+    tls.issuer_ref.is_none() && tls.secret_ref.is_none()
+}
+
 fn signed(
     pipeline: &IoTPipeline,
     secrets: &[Secret],
     now: Timestamp,
 ) -> Result<Option<Signed>, NoCertificate> {
-    let names = Names::of(pipeline);
-    let parts = tls_of_parts(&pipeline.spec);
-    let own: Vec<_> =
-        parts.iter().filter(|(_, tls)| tls.issuer_ref.is_none() && tls.secret_ref.is_none()).collect();
-    let users: Vec<_> = pipeline.spec.broker.users.iter().filter(|user| user.certificate.is_some()).collect();
-    if own.is_empty() && users.is_empty() {
+    if !signs(pipeline) {
         return Ok(None);
     }
+    let names = Names::of(pipeline);
+    let parts = tls_of_parts(&pipeline.spec);
+    let own = parts.iter().filter(|(_, tls)| is_own(tls));
+    let users = pipeline.spec.broker.users.iter().filter(|user| user.certificate.is_some());
     let ca = names.of_part(Component::Authority);
     let kept = kept_pair(secrets, &ca, ["tls.crt", "tls.key"])
         .map(|newest| Authorities { newest, before: kept_pair(secrets, &ca, ["before.crt", "before.key"]) });
@@ -245,8 +257,8 @@ mod tests {
         assert_eq!(
             secret_names(&pipeline),
             [
-                "lab-ca",
                 "lab-bridge",
+                "lab-ca",
                 "lab-broker",
                 "lab-broker-iotpipeline-bridge",
                 "lab-broker-a",
