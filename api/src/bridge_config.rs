@@ -53,6 +53,10 @@ pub struct MqttConfig {
     /// Names the session at the broker, so it must not change while messages wait there. A bridge that is
     /// told its number appends it.
     pub client_id: String,
+    /// Whether a secret part is appended too, which the bridge makes once and keeps on its volume. Where others have
+    /// accounts, whoever knows a client id can end its session.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub secret_client_id: bool,
     /// A file with the user name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username_file: Option<String>,

@@ -168,6 +168,8 @@ pub fn config(plan: &Plan) -> BridgeConfig {
         mqtt: MqttConfig {
             url: plan.broker.url(names),
             client_id: names.unique(),
+            // Whoever else has an account there could take the session away. How others' brokers name it is theirs.
+            secret_client_id: external.is_none(),
             username_file: login.then(|| file("username")),
             password_file: login.then(|| file("password")),
             ca_file: plan.broker.ca().map(|_| file(BROKER_CA)),
