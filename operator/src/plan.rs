@@ -113,7 +113,7 @@ pub struct ManagedBroker {
     pub reloader: ImageReference,
     /// The volume.
     pub volume: Volume,
-    /// How many bytes of payload may wait for a client; 0 for any number.
+    /// How many bytes of payload may wait for a client; 0 for the default bound.
     pub queue_bytes: u64,
     /// Its certificate.
     pub tls: ServerTls,
