@@ -33,6 +33,10 @@ const KNOWN: Duration = Duration::from_secs(2);
 /// How often a pod is touched whose process doesn't say what it has read.
 const TOUCHES: u32 = 3;
 
+/// How often a bridge's pod is touched that doesn't read its configuration. The kubelet refreshes files by itself too,
+/// within two minutes.
+const MOST_TOUCHES: u32 = 24;
+
 /// After this the pass ends, and another comes soon.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
@@ -174,6 +178,12 @@ fn touches(pod: &Pod, hash: &str) -> u32 {
     }
 }
 
+/// Whether a bridge's pod that was touched so often is to be touched again. The count is in the pod, and so outlives
+/// passes and the operator.
+fn may_touch(count: u32, since: Duration) -> bool {
+    count < MOST_TOUCHES && since > TOUCH_AGAIN
+}
+
 /// The value of the touch after so many.
 fn touched(hash: &str, count: u32) -> String {
     if count == 0 { hash.to_owned() } else { format!("{hash}-{count}") }
@@ -221,7 +231,7 @@ async fn ask(
             let heard = Some(Heard { url, status });
             return Ok(Answer { member, part: part.unless(workload), heard, left });
         }
-        if last_touch.elapsed() > TOUCH_AGAIN {
+        if may_touch(count, last_touch.elapsed()) {
             touch(&context.client, &context.cache, pod, &touched(&bridge.mounted_hash, count)).await?;
             (count, last_touch) = (count + 1, Instant::now());
         }
