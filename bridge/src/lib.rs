@@ -18,9 +18,9 @@
 //!    of those that the broker drops.
 //! 7. [`leave`] tells when one of several bridges has taken all that the broker holds for it.
 //!
-//! [`pipeline`] is the loop that joins them, [`config`] what they are told, [`subscribe`] what the
-//! broker is asked for, [`state`] what they remember across restarts, [`health`]
-//! and [`metrics`] what they tell, [`watchdog`] who notices a standstill. [`explain`] runs stage 2 alone.
+//! [`pipeline`] is the loop that joins them, [`config`] what they are told, [`identity`] who the bridge is to the
+//! broker, [`subscribe`] what the broker is asked for, [`state`] what they remember across restarts, [`health`] and
+//! [`metrics`] what they tell, [`watchdog`] who notices a standstill. [`explain`] runs stage 2 alone.
 //!
 //! Invariants:
 //! - A message is acknowledged after each of its points is stored or has become a dead letter that the
@@ -44,6 +44,7 @@ pub mod dropped;
 pub mod encode;
 pub mod explain;
 pub mod health;
+pub mod identity;
 pub mod intake;
 pub mod journal;
 pub mod leave;
@@ -102,8 +103,9 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     source::install_crypto();
-    let loaded = config::Loaded::read(path, member)?;
-    let watch = config::Watch::new(path, member, &loaded);
+    let identity = identity::Identity { member, directory: state.into() };
+    let loaded = config::Loaded::read(path, &identity)?;
+    let watch = config::Watch::new(path, identity, &loaded);
     let health = health::Health::new(&loaded.hash);
     tracing::info!(hash = loaded.hash, routes = loaded.config.routes.len(), "the configuration is in effect");
     let server = tokio::spawn(health::serve(listener, Arc::clone(&health)));

@@ -30,7 +30,7 @@ pub use touch::touch;
 pub const FIELD_MANAGER: &str = "iotpipeline-operator";
 
 /// On every object: the hash of what was applied, so that a field that is no longer desired is noticed.
-const APPLIED_HASH: &str = "iotpipeline.io/applied-hash";
+pub(crate) const APPLIED_HASH: &str = "iotpipeline.io/applied-hash";
 
 /// The workloads as the API server has them after the apply.
 #[derive(Debug, Default)]
@@ -116,7 +116,16 @@ pub async fn apply(
     let absent_secrets = &children.absent_secrets;
     let mut pass =
         Pass { client, cache, pipeline: &plan.pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
-    let Desired { authority, certificates, broker, database, bridge, dashboard, surroundings } = desired;
+    let Desired {
+        authority,
+        certificates,
+        broker,
+        database,
+        bridge,
+        dashboard,
+        dashboard_token,
+        surroundings,
+    } = desired;
     let mut applied = Applied::default();
     pass.keep_or_collect(&children.claims).await?;
     pass.surroundings(children, surroundings).await?;
@@ -162,6 +171,9 @@ pub async fn apply(
         pass.one(&children.config_maps, config_map).await?;
         pass.one(&children.services, service).await?;
         applied.dashboard = Some(pass.one(&children.deployments, deployment).await?);
+    }
+    if let Some(secret) = dashboard_token {
+        pass.one(&children.secrets, secret).await?;
     }
     let withheld: Vec<Component> = [
         (Component::Bridge, matches!(bridge, Part::Withheld)),

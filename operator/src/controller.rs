@@ -139,7 +139,7 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
     };
     let (store, pipelines) = watches.pipelines();
     context.metrics.add_store(store.clone());
-    let known = store.clone();
+    let (known, forgetful, own) = (store.clone(), context.clone(), watches.namespace.clone());
     Controller::for_stream(pipelines, store)
         .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
         .watches_stream(watches.stateful_sets(), watch::pipeline_of)
@@ -155,10 +155,20 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
         .watches_stream(watches.disruption_budgets(), watch::pipeline_of)
         .watches_stream(watches.ingresses(), watch::pipeline_of)
         .run(reconcile, error_policy, context)
-        .for_each(|result| async move {
-            if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = result {
-                tracing::warn!(error = %describe(&error), "a watch failed");
+        .for_each(|result| {
+            match result {
+                Err(error @ kube::runtime::controller::Error::QueueError(_)) => {
+                    tracing::warn!(error = %describe(&error), "a watch failed");
+                }
+                // News goes to every controller: of another's pipelines it knows nothing.
+                Err(kube::runtime::controller::Error::ObjectNotFound(gone))
+                    if own.is_none() || own == gone.namespace =>
+                {
+                    forgetful.forget(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
+                }
+                _ => {}
             }
+            std::future::ready(())
         })
         .await;
 }
@@ -281,6 +291,15 @@ impl Context {
         is_outdated
     }
 
+    /// It has gone. Each pass asks for another, so of each that goes a controller tells once that it isn't there.
+    fn forget(&self, namespace: &str, name: &str) {
+        let key = format!("{namespace}/{name}");
+        self.failures().remove(&key);
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        self.followed.pause(&key);
+        self.cache.trust(namespace, name);
+    }
+
     fn failures(&self) -> std::sync::MutexGuard<'_, HashMap<String, u32>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -305,8 +324,7 @@ mod tests {
         serde_json::from_value(pipeline).expect("a pipeline")
     }
 
-    #[tokio::test]
-    async fn no_spec_is_worked_for_that_is_older_than_one_before() {
+    fn context() -> Context {
         let config = "{image: {repository: o}, images: {mosquitto: {repository: m}, influxdb: {repository: i}, \
                       grafana: {repository: g}, bridge: {repository: b}}}";
         let config = serde_saphyr::from_str(config).expect("a configuration");
@@ -314,7 +332,31 @@ mod tests {
         let cluster = kube::Config::new("http://127.0.0.1:1".parse().expect("an address"));
         rustls::crypto::ring::default_provider().install_default().ok();
         let client = crate::cluster::client(&cluster, &fence).expect("a client");
-        let context = Context::new(client, fence, config, Arc::default()).expect("a context");
+        Context::new(client, fence, config, Arc::default()).expect("a context")
+    }
+
+    #[tokio::test]
+    async fn of_a_pipeline_that_has_gone_nothing_is_kept() {
+        let context = Arc::new(context());
+        let gone = Arc::new(pipeline("a", 2));
+        context.is_outdated(&gone);
+        error_policy(gone, &Error::TooSlow, context.clone());
+        assert_eq!(
+            (context.failures().len(), context.generations.lock().expect("nobody panics").len()),
+            (1, 1)
+        );
+        context.forget("n", "other");
+        assert_eq!(context.failures().len(), 1);
+        context.forget("n", "lab");
+        assert_eq!(
+            (context.failures().len(), context.generations.lock().expect("nobody panics").len()),
+            (0, 0)
+        );
+    }
+
+    #[tokio::test]
+    async fn no_spec_is_worked_for_that_is_older_than_one_before() {
+        let context = context();
         let outdated = [("a", 2), ("a", 1), ("a", 2), ("a", 3), ("b", 1)]
             .map(|(uid, generation)| context.is_outdated(&pipeline(uid, generation)));
         assert_eq!(outdated, [false, true, false, false, false]);

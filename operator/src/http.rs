@@ -3,14 +3,20 @@
 
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, Proxy, RequestBuilder, StatusCode, redirect};
-use serde_json::Value;
+use reqwest::{Certificate, Client, Proxy, RequestBuilder, Response, StatusCode, redirect};
+use serde::Deserialize;
 
 use crate::leader::fence::Fence;
 
 /// Names a proxy for databases, dashboards and bridges, but not for the API server: outside of a cluster
 /// their names and addresses mean nothing.
 const PROXY: &str = "IOTPIPELINE_HTTP_PROXY";
+
+/// No answer that the operator asks for has more bytes. Who answers may be anybody, and never end.
+const LONGEST: usize = 1 << 20;
+
+/// So much of what was said is told, in characters.
+const TOLD: usize = 200;
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +42,12 @@ pub enum ApiError {
         url: String,
         /// Why not.
         source: reqwest::Error,
+    },
+    /// More than anything that was asked for.
+    #[error("{url} answers with more than 1 MiB: correct the address")]
+    TooLong {
+        /// The address.
+        url: String,
     },
     /// The credentials are not known there, or not enough.
     #[error("{url} refuses the credentials, or they may not do this: {message}")]
@@ -74,7 +86,7 @@ impl ApiError {
             ApiError::Unreachable { .. } => "Unreachable",
             ApiError::Unauthorized { .. } => "NotAuthorized",
             ApiError::NotFound { .. } => "NotFound",
-            ApiError::Refused { .. } => "UnexpectedAnswer",
+            ApiError::TooLong { .. } | ApiError::Refused { .. } => "UnexpectedAnswer",
         }
     }
 }
@@ -89,20 +101,50 @@ pub async fn send(url: &str, what: &'static str, request: RequestBuilder) -> Res
         |source: reqwest::Error| ApiError::Unreachable { url: url.into(), source: source.without_url() };
     let answer = request.send().await.map_err(unreachable)?;
     let status = answer.status();
-    let text = answer.text().await.map_err(unreachable)?;
+    let body =
+        body(answer).await.map_err(unreachable)?.ok_or_else(|| ApiError::TooLong { url: url.into() })?;
+    let text = String::from_utf8_lossy(&body).into_owned();
     if status.is_success() {
         return Ok(text);
     }
-    let message = serde_json::from_str::<Value>(&text)
-        .ok()
-        .and_then(|body| Some(body["message"].as_str()?.to_owned()))
-        .unwrap_or_else(|| text.chars().take(200).collect());
+    let message = said(&text);
     let url = url.into();
     Err(match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ApiError::Unauthorized { url, message },
         StatusCode::NOT_FOUND => ApiError::NotFound { url, message },
         _ => ApiError::Refused { url, what, status: status.as_u16(), message },
     })
+}
+
+/// What was answered, unless it is longer than anything that was asked for.
+///
+/// # Errors
+/// If the rest doesn't come.
+pub async fn body(mut answer: Response) -> reqwest::Result<Option<Vec<u8>>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        if body.len() + chunk.len() > LONGEST {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}
+
+/// What a refusal says: the message of an API, or one line of text. A page is somebody else's.
+fn said(body: &str) -> String {
+    #[derive(Deserialize)]
+    struct Refusal {
+        message: String,
+    }
+    let message =
+        serde_json::from_str(body).map(|Refusal { message }| message.replace(char::is_control, " "));
+    let text = message.unwrap_or_else(|_| body.to_owned());
+    let text = text.trim();
+    match text.is_empty() || text.starts_with('<') || text.contains(char::is_control) {
+        true => "not by a message of an API".into(),
+        false => text.chars().take(TOLD).collect(),
+    }
 }
 
 /// Nothing instead of an error that says that nothing is there.
@@ -148,4 +190,23 @@ pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
         builder = builder.tls_certs_only(authorities);
     }
     builder.build().map_err(HttpError::Client)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_refusal_a_message_is_told_and_no_page() {
+        assert_eq!(said(r#"{"code":"unauthorized","message":"unauthorized access"}"#), "unauthorized access");
+        assert_eq!(said("404 page not found\n"), "404 page not found");
+        assert_eq!(said(&format!(r#"{{"message":"{}"}}"#, "a".repeat(500))).len(), TOLD);
+        let page = "not by a message of an API";
+        for text in
+            ["", "<!DOCTYPE html><title>x</title>", "AccessKeyId: x\nSecretAccessKey: y\n", "a\u{1b}[2Jb"]
+        {
+            assert_eq!(said(text), page, "{text:?}");
+        }
+        assert_eq!(said(r#"{"message":"a\nb"}"#), "a b");
+    }
 }

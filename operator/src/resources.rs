@@ -47,6 +47,8 @@ pub struct Desired {
     pub bridge: Part<BridgeObjects>,
     /// The dashboard, if it is managed.
     pub dashboard: Part<DashboardObjects>,
+    /// What a dashboard elsewhere reads a managed database by. The database tells it once, so it is kept here.
+    pub dashboard_token: Option<Secret>,
     /// What is around the parts.
     pub surroundings: Surroundings,
 }
@@ -146,6 +148,12 @@ pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
         (Some(Dashboard::Managed { .. }), None) => Part::Withheld,
         (Some(Dashboard::External { .. }) | None, _) => Part::Unwanted,
     };
+    let dashboard_token = match (&plan.dashboard, &plan.database.place, &tokens.dashboard) {
+        (Some(Dashboard::External { .. }), DatabasePlace::Managed(_), Some(token)) => {
+            Some(grafana::token_of_external(plan, token))
+        }
+        _ => None,
+    };
     let mut desired = Desired {
         authority: plan.authorities.as_ref().map(|own| authority(plan, own)),
         certificates: plan.certificates.clone(),
@@ -153,6 +161,7 @@ pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
         database,
         bridge,
         dashboard,
+        dashboard_token,
         surroundings: Surroundings::default(),
     };
     place(plan, &mut desired);

@@ -219,3 +219,14 @@ fn a_hibernating_pipeline_is_not_ready_and_at_work_only_until_its_pods_have_gone
     );
     assert_eq!(rows(&status(&asleep(true), Some(1), None, &at(0))), format!("Ready=False/Hibernated {rest}"));
 }
+
+#[test]
+fn what_nobody_has_seen_yet_has_a_generation_that_no_condition_has() {
+    // As the definition's default has it.
+    let unseen = IoTPipelineStatus { observed_generation: Some(-1), ..IoTPipelineStatus::default() };
+    let suspended = status(&Facts::Suspended, Some(1), Some(&unseen), &at(0));
+    assert_eq!(suspended.observed_generation, Some(-1));
+    let ready = suspended.conditions.iter().find(|row| row.type_ == "Ready").expect("there is one");
+    assert_eq!(ready.observed_generation, None);
+    assert_eq!(status(&applied(parts()), Some(1), Some(&unseen), &at(0)).observed_generation, Some(1));
+}

@@ -16,6 +16,7 @@ mod outages;
 mod reload;
 mod replicas;
 mod shutdown;
+mod takeover;
 mod version;
 
 use std::time::Duration;

@@ -17,6 +17,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use super::{Context, parts};
 use crate::grafana::Grafana;
+use crate::http;
 use crate::plan::Plan;
 
 /// The shortest time from a pass to the next that a bridge's words bring about.
@@ -109,7 +110,8 @@ async fn says_else(http: reqwest::Client, heard: Heard) {
         let answer = request.timeout(LONGEST_HOLD + Duration::from_secs(10)).send().await;
         let Ok(answer) = answer.and_then(reqwest::Response::error_for_status) else { return };
         if answer.status() != StatusCode::NOT_MODIFIED {
-            match answer.json::<BridgeStatus>().await {
+            let Ok(Some(body)) = http::body(answer).await else { return };
+            match serde_json::from_slice::<BridgeStatus>(&body) {
                 // A bridge of an earlier version holds nothing back.
                 Ok(status) if status.word() == word => sleep(LONGEST_HOLD).await,
                 _ => return,

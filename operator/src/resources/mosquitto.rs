@@ -127,7 +127,12 @@ fn pod(pipeline: &Identity, broker: &ManagedBroker) -> Pod {
 }
 
 fn conf(broker: &ManagedBroker) -> String {
-    let mut conf = CONF.replace("max_queued_bytes 0", &format!("max_queued_bytes {}", broker.queue_bytes));
+    let mut conf = match broker.queue_bytes {
+        0 => CONF.to_owned(),
+        bytes => CONF
+            .replace("max_queued_messages 4000000", "max_queued_messages 0")
+            .replace("max_queued_bytes 1073741824", &format!("max_queued_bytes {bytes}")),
+    };
     for Listener { port, settings, .. } in listeners(broker) {
         let _ = write!(conf, "\nlistener {port}\n{}", settings.replace("@FILES@", FILES));
     }

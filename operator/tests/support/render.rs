@@ -8,7 +8,16 @@ use serde_json::Value;
 
 /// In the order of the apply; Secrets with their text, which is what a reviewer must see.
 pub(crate) fn render(desired: &Desired) -> String {
-    let Desired { authority, certificates, broker, database, bridge, dashboard, surroundings } = desired;
+    let Desired {
+        authority,
+        certificates,
+        broker,
+        database,
+        bridge,
+        dashboard,
+        dashboard_token,
+        surroundings,
+    } = desired;
     let Surroundings { network_policies, disruption_budgets, ingresses, routes } = surroundings;
     let mut documents: Vec<String> = network_policies.iter().map(document).collect();
     documents.extend(disruption_budgets.iter().map(document));
@@ -33,6 +42,7 @@ pub(crate) fn render(desired: &Desired) -> String {
     {
         documents.extend([document(secret), document(config_map), document(service), document(deployment)]);
     }
+    documents.extend(dashboard_token.iter().map(document));
     documents.join("---\n")
 }
 

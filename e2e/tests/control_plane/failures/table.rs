@@ -9,7 +9,9 @@ use api::bridge_status::{BridgeStatus, Side};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::injection::Injection::{Claim, Expiry, Host, Pod, PodEvent, Quota, Says, Secret, Spec, Taken};
+use super::injection::Injection::{
+    Claim, Expiry, Host, Pod, PodEvent, Quota, Says, Secret, Spec, Taken, TakenSecret,
+};
 use super::injection::{Injection, certificate, unscheduled};
 
 /// One of them.
@@ -215,7 +217,8 @@ fn refusals() -> Vec<Failure> {
             outside(),
             Secret(token, Some(no_token)),
         ),
-        failure("a name is somebody else's", "NameTaken", without, Taken("lab-dashboard", spec())),
+        failure("a name is somebody else's", "NameTaken", without.clone(), Taken("lab-dashboard", spec())),
+        failure("a Secret is somebody else's", "NameTaken", without, TakenSecret("lab-dashboard", spec())),
         failure("a route names a tag twice", "InvalidSpec", spec(), Spec(twice)),
     ]
 }
