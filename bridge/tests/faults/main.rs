@@ -6,6 +6,7 @@ mod certificates;
 mod complaints;
 mod fakes;
 mod rebirth;
+mod refusals;
 mod repetition;
 mod version;
 mod websockets;
