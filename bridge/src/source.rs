@@ -29,9 +29,10 @@ const GULP_BYTES: usize = 256 << 10;
 /// for a timer of the runtime, every packet that arrives would wake it, which was a third of all its work.
 const GULP_WAIT: Duration = Duration::from_millis(4);
 /// The longest pause between two pings.
-const PING_EVERY: Duration = Duration::from_secs(3);
-/// Without a sign of life for this long, the connection is reported as unresponsive.
-const SILENT: Duration = Duration::from_secs(5);
+const PING_EVERY: Duration = Duration::from_millis(1_500);
+/// Without a sign of life for this long, the connection is reported as unresponsive: two pings went unanswered, and
+/// it is told within 5 s.
+const SILENT: Duration = Duration::from_millis(3_500);
 /// A connection that held for this long was a good one.
 const GOOD: Duration = Duration::from_secs(10);
 const FIRST_WAIT: Duration = Duration::from_millis(100);
