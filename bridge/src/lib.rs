@@ -10,7 +10,8 @@
 //!    read where they lie, and [`series`] are counted where a route bounds them. [`sparkplug`] is the one format
 //!    whose messages hang together: what a route has to remember is in its [`memory`], and [`rebirth`] asks for
 //!    what was missed.
-//! 3. [`sink`] stores batches through [`database`], as [`compress`] makes them small, and finds out which points are refused.
+//! 3. [`sink`] stores batches through [`database`], as [`compress`] makes them small; [`search`] finds out which points
+//!    are refused, by what [`refusal`] understands of the database's words.
 //! 4. [`ack`] knows what may be acknowledged, [`room`] how much may not be yet; [`dead`] publishes what can't be stored.
 //! 5. [`stamps`] gives each message its time of reception, and a message that comes again the one that it
 //!    had; [`journal`] keeps them on the volume.
@@ -57,8 +58,10 @@ pub mod pipeline;
 pub mod point;
 pub mod properties;
 pub mod rebirth;
+pub mod refusal;
 pub mod room;
 pub mod route;
+pub mod search;
 pub mod series;
 pub mod session;
 pub mod sink;

@@ -119,7 +119,7 @@ impl Metrics {
             series_overflows: "Messages with a series above their route's bound, whatever became of them",
             sparkplug_metrics_left_out: "Metrics of stored Sparkplug messages that can't be fields, by why not",
             sparkplug_rebirths_requested: "Requests to Sparkplug nodes for their births",
-            writes: "Writes to the database by what became of them",
+            writes: "Writes to the database by what became of them; one that takes long is Unresponsive meanwhile",
             write_bytes: "Bytes of line protocol sent to the database, before compression",
             connections: "Connections made to the broker",
             disconnections: "Connections to the broker that were lost",

@@ -243,6 +243,7 @@ impl Pipeline {
     /// What has to be looked at now and then.
     async fn look(&mut self) {
         self.health.beat();
+        let mut is_silent = false;
         match self.link.keep_alive(self.session.wants_ping()) {
             Ok(KeepAlive { pinged, silent }) => {
                 if pinged {
@@ -250,12 +251,14 @@ impl Pipeline {
                 }
                 self.flush();
                 if let Some(silent) = silent {
+                    is_silent = true;
                     self.silent(silent);
                 }
             }
             Err(error) => self.lose(error),
         }
-        if self.link.connection().is_some() {
+        // What it said before it fell silent is not how it is.
+        if self.link.connection().is_some() && !is_silent {
             self.session.report();
         }
         if self.session.wants_reconnect() {

@@ -31,9 +31,10 @@ const GULP_WAIT: Duration = Duration::from_millis(8);
 /// The same while the database writes, whose answer the thread would sleep through.
 const GULP_WAIT_WRITING: Duration = Duration::from_millis(4);
 /// The longest pause between two pings.
-const PING_EVERY: Duration = Duration::from_secs(3);
-/// Without a sign of life for this long, the connection is reported as unresponsive.
-const SILENT: Duration = Duration::from_secs(5);
+const PING_EVERY: Duration = Duration::from_millis(1_500);
+/// Without a sign of life for this long, the connection is reported as unresponsive: two pings went unanswered, and
+/// it is told within 5 s.
+const SILENT: Duration = Duration::from_millis(3_500);
 /// A connection that held for this long was a good one.
 const GOOD: Duration = Duration::from_secs(10);
 const FIRST_WAIT: Duration = Duration::from_millis(100);

@@ -32,7 +32,7 @@ async fn poison_wedge_more_bad_messages_than_the_window_holds_do_not_stop_delive
 }
 
 /// Takes dead letters until so many messages are acknowledged.
-async fn bury(peer: &mut Peer, count: u16) -> Vec<u16> {
+pub(crate) async fn bury(peer: &mut Peer, count: u16) -> Vec<u16> {
     let mut acknowledged = Vec::new();
     while acknowledged.len() < count.into() {
         match peer.packet().await {

@@ -261,7 +261,29 @@ fn words() -> Vec<Failure> {
             database(status, "Unavailable", "the database is not available: read-only file system");
         }),
         one("the database hangs", "DatabaseUnresponsive", |status| {
-            database(status, "Unresponsive", "the database has not answered for 4 s");
+            database(status, "Unresponsive", "the database has not answered for 2 s");
+        }),
+        one("the database's bucket is deleted", "DatabaseNotFound", |status| {
+            database(
+                status,
+                "NotFound",
+                "the organization or the bucket does not exist: bucket \"metrics\" not found",
+            );
+        }),
+        one("the database is asked too much", "DatabaseTooManyRequests", |status| {
+            let message =
+                "the database asks for fewer writes: limit exceeded; it asks to be left alone for 60 s";
+            database(status, "TooManyRequests", message);
+        }),
+        one("the database answers no write", "DatabaseTimeout", |status| {
+            database(status, "Timeout", "the database did not answer within 30 s");
+        }),
+        one("the database refuses each request", "DatabaseBadRequest", |status| {
+            database(
+                status,
+                "BadRequest",
+                "the database refuses a write without points: org name or id required",
+            );
         }),
         one("both sides answer and nothing crosses", "BridgeNotCrossing", |status| {
             status.crossing =
