@@ -155,8 +155,12 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// The batch that the next point goes into.
+    /// The batch that the next point goes into. One that was opened for a message which then made no point is
+    /// used, whatever table it was for: nothing is due while the first batch is empty.
     pub fn open(&mut self, table: &Arc<Table>) -> &mut Batch {
+        if let Some(unused) = self.waiting.back_mut().filter(|batch| batch.is_empty()) {
+            unused.table = Arc::clone(table);
+        }
         let fits = |batch: &Batch| !batch.is_full() && Arc::ptr_eq(&batch.table, table);
         if !self.waiting.back().is_some_and(fits) {
             let batch = match self.spare.take() {
@@ -247,6 +251,17 @@ mod tests {
         assert!(batches.due().expect("due") <= Instant::now());
         assert_eq!(batches.take().map(|batch| batch.len()), Some(MAX_LINES));
         assert_eq!(batches.take().map(|batch| batch.len()), Some(1));
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_was_opened_for_nothing_holds_up_no_other() {
+        let (mut batches, refused, table) = (Batches::default(), Arc::default(), Arc::default());
+        batches.open(&refused);
+        push(&mut batches, &table, Sequence::NONE, "a\n");
+        assert!(batches.due().is_some());
+        let batch = batches.take().expect("a batch");
+        assert!(Arc::ptr_eq(&batch.table, &table));
+        assert_eq!(batch.lines(0..1), b"a\n");
     }
 
     #[tokio::test]

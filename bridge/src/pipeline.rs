@@ -260,7 +260,7 @@ impl Pipeline {
         self.leave().await;
         let nothing_waits =
             self.session.outstanding() == 0 && self.batches.is_empty() && !self.sink.is_busy();
-        let excused = nothing_waits || !self.health.status().ready();
+        let excused = nothing_waits || !self.health.status().sides_are_ready();
         self.health.stuck(self.watchdog.look(Instant::now(), self.health.done(), excused));
         match self.watch.poll() {
             None => {}

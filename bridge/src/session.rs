@@ -296,7 +296,7 @@ impl Session {
         if let Some(leave) = &mut self.leave {
             leave.received();
         }
-        if self.room.leaves(publish, &self.acks) {
+        if self.room.leaves(publish, &self.acks, &self.letters) {
             return;
         }
         let (sequence, stamp, repeated, position) = if publish.qos == 0 {
@@ -310,14 +310,19 @@ impl Session {
             (self.acks.next(), received.stamp, received.repeated, received.position)
         };
         let canary = self.canary.as_ref().and_then(|canary| canary.table(publish.topic));
-        let table = canary.as_ref().unwrap_or(&self.table);
+        // The routes that remain have copies of their own, if their filters overlap with the one that has gone.
+        let ids = publish.subscriptions.ids();
+        let is_for_retired = |retired: &&Arc<Table>| retired.knows(ids) && !self.table.knows(ids);
+        let gone = self.retired.as_ref().filter(|retired| canary.is_none() && is_for_retired(retired));
+        let mut by_retired = gone.is_some();
+        let table = canary.as_ref().or(gone).unwrap_or(&self.table);
         let is_own = self.is_own_letter(publish.topic);
         let mut taken = match is_own {
             false => self.intake.accept(publish, stamp, repeated, sequence, table, batches),
             true => Taken::default(),
         };
-        let mut by_retired = false;
         if canary.is_none()
+            && !by_retired
             && !taken.is_routed()
             && !is_own
             && !taken.dropped

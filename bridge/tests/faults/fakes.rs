@@ -125,7 +125,7 @@ impl Peer {
 
     async fn read(&mut self) -> Packet {
         loop {
-            if let Some(length) = frame_length(&self.input, 1 << 20).expect("a packet")
+            if let Some(length) = frame_length(&self.input, 2 << 20).expect("a packet")
                 && length <= self.input.len()
             {
                 let mut frame = self.input.split_to(length);

@@ -118,6 +118,56 @@ async fn a_dead_letter_that_the_broker_refuses_is_counted_and_blocks_nothing() {
 }
 
 #[tokio::test]
+async fn more_large_dead_letters_than_fit_into_memory_leave_messages_with_the_broker() {
+    const MESSAGES: u16 = 20;
+    let (broker, _influx, _bridge) = start(NUMBERS).await;
+    let mut peer = broker.accept(false, &["n/+"]).await;
+    let large = "x".repeat(1_500_000);
+    for id in 1..=MESSAGES {
+        peer.publish("n/a", &large, QoS::AtLeastOnce, id).await;
+    }
+    // No letter is answered before.
+    let mut acknowledged = Vec::new();
+    loop {
+        match peer.packet().await {
+            Packet::Publish(letter) => peer.answer_letter(letter.pkid, PubAckReason::Success).await,
+            Packet::PubAck(ack) => acknowledged.push(ack.pkid),
+            Packet::Disconnect(_) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(acknowledged, (1..=12).collect::<Vec<_>>(), "16 MiB and the last one");
+    let mut peer = broker.accept(true, &["n/+"]).await;
+    for id in 13..=MESSAGES {
+        peer.publish("n/a", &large, QoS::AtLeastOnce, id).await;
+    }
+    while acknowledged.len() < MESSAGES.into() {
+        match peer.packet().await {
+            Packet::Publish(letter) => peer.answer_letter(letter.pkid, PubAckReason::Success).await,
+            Packet::PubAck(ack) => acknowledged.push(ack.pkid),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(acknowledged, (1..=MESSAGES).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_refused_message_before_a_change_of_routes_holds_up_nothing_after_it() {
+    let (broker, influx, bridge) = start(NUMBERS).await;
+    let mut peer = broker.accept(false, &["n/+"]).await;
+    let before = bridge.status("ready", |status| status.ready()).await;
+    peer.publish("n/a", "no number", QoS::AtLeastOnce, 1).await;
+    let (letter, ..) = peer.dead_letter().await;
+    peer.answer_letter(letter, PubAckReason::Success).await;
+    assert_eq!(peer.acknowledged(1).await, [1]);
+    bridge.set_routes(&NUMBERS.replace("numbers", "figures"));
+    bridge.status("the new hash", |status| status.config_hash != before.config_hash).await;
+    peer.publish("n/a", "2", QoS::AtLeastOnce, 2).await;
+    assert_eq!(peer.acknowledged(1).await, [2]);
+    assert_eq!(influx.stored(), ["figures,x=a value=2"]);
+}
+
+#[tokio::test]
 async fn a_bad_configuration_is_refused_and_the_one_before_stays() {
     let (broker, influx, bridge) = start(NUMBERS).await;
     let mut peer = broker.accept(false, &["n/+"]).await;
