@@ -317,4 +317,20 @@ mod tests {
         journal.save(&stamps);
         assert!(journal.file.is_none());
     }
+
+    #[test]
+    fn a_volume_that_takes_nothing_any_more_is_given_up_and_what_is_in_memory_stays() {
+        let directory = Directory::new("full");
+        let (mut journal, mut stamps) = directory.open();
+        stamps.connected(false);
+        receive(&mut stamps, 3);
+        journal.save(&stamps);
+        journal.file = Some(OpenOptions::new().read(true).write(true).open("/dev/full").expect("a device"));
+        receive(&mut stamps, 2);
+        journal.save(&stamps);
+        assert!(journal.file.is_none());
+        receive(&mut stamps, 2);
+        journal.save(&stamps);
+        assert_eq!(contents(&stamps).len(), 7);
+    }
 }

@@ -173,16 +173,26 @@ impl Peer {
         let Packet::Subscribe(subscribe) = self.packet().await else { panic!("no SUBSCRIBE") };
         let properties = subscribe.properties.expect("an identifier");
         assert!(properties.id.is_some() && subscribe.filters[0].nolocal);
-        let answer = SubAck { pkid: subscribe.pkid, return_codes: vec![code], properties: None };
-        self.send(Packet::SubAck(answer)).await;
+        self.granted(subscribe.pkid, code).await;
         subscribe.filters[0].path.clone()
+    }
+
+    /// Answers a subscription.
+    pub(crate) async fn granted(&mut self, packet_id: u16, code: SubscribeReasonCode) {
+        let answer = SubAck { pkid: packet_id, return_codes: vec![code], properties: None };
+        self.send(Packet::SubAck(answer)).await;
+    }
+
+    /// Confirms the end of a subscription.
+    pub(crate) async fn ungranted(&mut self, packet_id: u16) {
+        let reasons = vec![UnsubAckReason::Success];
+        self.send(Packet::UnsubAck(UnsubAck { pkid: packet_id, reasons, properties: None })).await;
     }
 
     /// Confirms the next end of a subscription; its filter.
     pub(crate) async fn ungrant(&mut self) -> String {
         let Packet::Unsubscribe(unsubscribe) = self.packet().await else { panic!("no UNSUBSCRIBE") };
-        let reasons = vec![UnsubAckReason::Success];
-        self.send(Packet::UnsubAck(UnsubAck { pkid: unsubscribe.pkid, reasons, properties: None })).await;
+        self.ungranted(unsubscribe.pkid).await;
         unsubscribe.filters[0].clone()
     }
 
@@ -431,6 +441,11 @@ impl Bridge {
         drop((&mut self.task).await);
         let (url, stop, task) = run(&self.directory).await;
         (self.url, self.stop, self.task) = (url, Some(stop), task);
+    }
+
+    /// What a volume would be: its files are here, beside its configuration.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Other routes, by the same file.
