@@ -136,11 +136,11 @@ mod tests {
     #[test]
     fn with_poison_nine_tenths_are_enough_and_less_is_not() {
         // What costs more microseconds in these samples takes as much longer.
-        let clean = row("poison-clean", &[(Subject::Bridge, 9)]);
+        let clean = row("poison-clean", &[(Subject::Bridge, 10)]);
         let poisoned = |cost| row("poison-refused", &[(Subject::Bridge, cost)]);
-        assert_eq!(missed(&[clean.clone(), poisoned(10)]), []);
+        assert_eq!(missed(&[clean.clone(), poisoned(11)]), []);
         let what = "times the messages a second of poison-clean".to_owned();
-        assert_eq!(missed(&[clean, poisoned(11)]), [("poison-refused".into(), what)]);
+        assert_eq!(missed(&[clean, poisoned(12)]), [("poison-refused".into(), what)]);
     }
 
     #[test]
