@@ -66,9 +66,9 @@ impl Room {
         self.left_behind
     }
 
-    /// Whether the connection is to be made anew, so that what was left comes again: when nothing remembered can
-    /// be mistaken for it any more.
-    pub fn wants_reconnect(&self, acks: &Acks, stamps: &Stamps) -> bool {
-        self.left_behind && acks.outstanding() == 0 && stamps.is_settled()
+    /// Whether the connection is to be made anew, so that what was left comes again: when there is room for it, and
+    /// nothing that was taken on this one can be mistaken for it any more.
+    pub fn wants_reconnect(&self, acks: &Acks, letters: &DeadLetters, stamps: &Stamps) -> bool {
+        self.left_behind && !letters.are_many() && acks.outstanding() == 0 && stamps.is_settled()
     }
 }

@@ -246,7 +246,7 @@ impl Session {
 
     /// Whether the connection is to be made anew, for messages that were left with the broker.
     pub fn wants_reconnect(&self) -> bool {
-        self.room.wants_reconnect(&self.acks, &self.stamps)
+        self.room.wants_reconnect(&self.acks, &self.letters, &self.stamps)
     }
 
     /// Deals with one packet.
@@ -309,13 +309,13 @@ impl Session {
             }
         }
         self.health.metrics.messages_received.inc();
-        if self.draining {
-            return;
-        }
-        if let Some(leave) = &mut self.leave {
+        if let Some(leave) = self.leave.as_mut().filter(|_| !self.draining) {
             leave.received();
         }
-        if self.room.leaves(publish, &self.acks, &self.letters) {
+        if self.draining || self.room.leaves(publish, &self.acks, &self.letters) {
+            if publish.qos > 0 {
+                self.stamps.left();
+            }
             return;
         }
         let (sequence, stamp, repeated, position) = if publish.qos == 0 {
@@ -523,8 +523,9 @@ impl Session {
     }
 
     /// Whether messages cross, and whether all do.
-    fn crossing(&self, now: Instant) -> Option<Side> {
-        let crossing = self.canary.as_ref().map(|canary| canary.report(now, self.health.done()));
+    fn crossing(&mut self, now: Instant) -> Option<Side> {
+        let done = self.health.done();
+        let crossing = self.canary.as_mut().map(|canary| canary.report(now, done));
         let refused = self.refused.as_ref().filter(|(since, _)| now - *since < REFUSED_LATELY);
         let dropped = self.dropped.as_ref().and_then(|dropped| dropped.report(now));
         match (crossing, dropped, refused) {
@@ -553,8 +554,9 @@ impl Session {
     }
 
     /// Tells how the broker's side is, while connected, and whether messages cross.
-    pub fn report(&self) {
-        self.health.crossing(self.crossing(Instant::now()));
+    pub fn report(&mut self) {
+        let crossing = self.crossing(Instant::now());
+        self.health.crossing(crossing);
         for route in self.table.routes().iter().filter(|route| route.has_bound()) {
             let label = RouteLabel { route: route.name.clone() };
             let count = self.intake.series(&route.name);

@@ -183,6 +183,12 @@ impl Stamps {
         received
     }
 
+    /// A message came that the broker may deliver again, and it is left with the broker. So the repetition has begun, and
+    /// the answer to a ping does not say that there is none.
+    pub fn left(&mut self) {
+        self.unheard = false;
+    }
+
     fn repeated(&mut self, packet_id: u16, hash: u64) -> Option<Received> {
         let repetition = self.repetition.as_mut()?;
         let known = repetition.by_packet_id.get(&packet_id);
@@ -256,9 +262,9 @@ impl Stamps {
         self.pings.is_empty() && unsettled
     }
 
-    /// Whether nothing that was received can come again.
+    /// Whether nothing that was acknowledged on this connection can come again.
     pub fn is_settled(&self) -> bool {
-        self.settled == self.next
+        self.settled >= self.acknowledged
     }
 
     /// What is before this position can't come again.
@@ -470,6 +476,24 @@ mod tests {
         reconnect(&mut stamps);
         assert!(!stamps.wants_ping(), "there is nothing to settle");
         assert!(!stamps.receive(1, 7).repeated);
+    }
+
+    #[test]
+    fn a_resumed_session_whose_first_message_is_left_with_the_broker_repeats_it() {
+        let (mut stamps, given) = received(3);
+        reconnect(&mut stamps);
+        stamps.left();
+        assert!(!stamps.wants_ping() && stamps.is_settled(), "nothing was acknowledged on this connection");
+        ping(&mut stamps);
+        ping(&mut stamps);
+        reconnect(&mut stamps);
+        assert_eq!(stamps.receive(1, 7).stamp, given[0]);
+        stamps.acknowledge(0);
+        assert!(!stamps.is_settled());
+        ping(&mut stamps);
+        assert!(!stamps.is_settled());
+        ping(&mut stamps);
+        assert!(stamps.is_settled());
     }
 
     #[test]

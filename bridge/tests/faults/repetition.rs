@@ -1,9 +1,9 @@
 //! What a broker delivers again makes the point that it made before. The sensor says the same every time.
 
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Packet, PubRel};
+use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, Packet, PubAckReason, PubRel};
 
-use crate::fakes::{Bridge, FakeBroker, FakeInflux, Peer};
+use crate::fakes::{Bridge, FakeBroker, FakeInflux, Peer, within};
 use crate::{NUMBERS, start};
 
 const POINT: &str = "numbers,x=a value=1";
@@ -108,4 +108,91 @@ async fn a_qos_2_message_is_stored_once_through_reconnects_and_crashes() {
     peer.publish("n/a", "1", QoS::ExactlyOnce, 4).await;
     assert!(matches!(peer.packet().await, Packet::PubRec(rec) if rec.pkid == 4));
     assert_eq!(influx.points(), [POINT; 2]);
+}
+
+/// A connection that repeats at once, as a broker does: before it answers anything.
+async fn resume(broker: &FakeBroker, ids: impl IntoIterator<Item = u16>) -> Peer {
+    let mut peer = broker.answer(ConnectReturnCode::Success, true).await;
+    publish(&mut peer, ids).await;
+    assert_eq!(peer.grant().await, "n/+");
+    peer
+}
+
+/// Told to stop while the connection is lost, the bridge connects again, for what it may still have to say. What the broker
+/// repeats then is left with it, and comes again to the next process.
+#[tokio::test]
+async fn what_comes_again_to_a_bridge_that_is_stopping_is_stored_once() {
+    let (broker, influx, mut bridge) = start(NUMBERS).await;
+    let mut peer = broker.accept(false, &["n/+"]).await;
+    influx.open(false);
+    publish(&mut peer, 1..=2).await;
+    influx.asked(1).await;
+    drop(peer);
+    bridge.stop();
+    let mut peer = resume(&broker, 1..=2).await;
+    let pings = peer.pings;
+    while peer.pings < pings + 2 {
+        peer.quiet().await;
+    }
+    influx.open(true);
+    peer.closed().await;
+    drop(peer);
+    bridge.crash_and_start().await;
+    let mut peer = resume(&broker, 1..=3).await;
+    assert_eq!(peer.acknowledged(3).await, [1, 2, 3]);
+    assert_eq!(influx.points(), [POINT; 3]);
+}
+
+/// As many dead letters as fit into memory wait when the connection is lost: what the broker repeats then is left with
+/// it, until there is room.
+#[tokio::test]
+async fn what_comes_again_while_dead_letters_fill_the_memory_is_stored_once() {
+    const LARGE: u16 = 12;
+    let (broker, influx, bridge) = start(NUMBERS).await;
+    let mut peer = broker.accept(false, &["n/+"]).await;
+    influx.open(false);
+    publish(&mut peer, 1..=3).await;
+    influx.asked(1).await;
+    let large = "x".repeat(1_500_000);
+    for id in 4..4 + LARGE {
+        peer.publish("n/a", &large, QoS::AtLeastOnce, id).await;
+    }
+    let received = format!("messages_received_total {}", 3 + LARGE);
+    within("all are received", async {
+        while !bridge.get("/metrics").await.1.contains(&received) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drop(peer);
+    influx.open(true);
+    let mut peer = resume(&broker, 1..=3).await;
+    // So many are sent before one is answered.
+    let mut letters =
+        vec![peer.dead_letter().await.0, peer.dead_letter().await.0, peer.dead_letter().await.0];
+    let pings = peer.pings;
+    while peer.pings < pings + 2 {
+        peer.quiet().await;
+    }
+    loop {
+        for letter in letters.drain(..) {
+            peer.answer_letter(letter, PubAckReason::Success).await;
+        }
+        match peer.packet().await {
+            Packet::Publish(letter) => letters.push(letter.pkid),
+            Packet::Disconnect(_) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    drop(peer);
+    let mut peer = resume(&broker, 1..=3).await;
+    let mut acknowledged = Vec::new();
+    while acknowledged.len() < 3 {
+        match peer.packet().await {
+            Packet::Publish(_) => {}
+            Packet::PubAck(ack) => acknowledged.push(ack.pkid),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(influx.points(), [POINT; 3]);
 }
