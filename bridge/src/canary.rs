@@ -62,6 +62,8 @@ pub struct Canary {
     refusal: Option<String>,
     /// How long the last one took, which has crossed.
     took: Option<Duration>,
+    /// What the bridge had done when that was looked at last, and since when it is no more.
+    done: (u64, Instant),
 }
 
 #[derive(Debug)]
@@ -77,7 +79,7 @@ struct Sent {
 impl Canary {
     /// None has been sent yet.
     pub fn new(path: Path, now: Instant) -> Self {
-        Self { path, sent: None, next: now, refusal: None, took: None }
+        Self { path, sent: None, next: now, refusal: None, took: None, done: (0, now) }
     }
 
     /// The routes of a message on this topic, if it is a canary's; another bridge's has none.
@@ -154,8 +156,12 @@ impl Canary {
         self.took
     }
 
-    /// Whether messages cross.
-    pub fn report(&self, now: Instant, done: u64) -> Side {
+    /// Whether messages cross. To be asked now and then, as it sees by that whether the bridge gets on.
+    pub fn report(&mut self, now: Instant, done: u64) -> Side {
+        if done != self.done.0 {
+            self.done = (done, now);
+        }
+        let gets_on = now - self.done.1 <= LATE;
         let side = |ready, reason: &str, message| Side { ready, reason: reason.into(), message };
         let late =
             self.sent.as_ref().map(|sent| (now - sent.at, sent.done)).filter(|(since, _)| *since > LATE);
@@ -163,12 +169,12 @@ impl Canary {
             (Some(refusal), ..) => {
                 side(false, "NotCrossing", format!("a message of the bridge's own does not cross: {refusal}"))
             }
-            (None, Some((_, before)), Some(_)) if done > before => side(true, "Behind", behind()),
+            (None, Some((_, before)), Some(_)) if done > before && gets_on => side(true, "Behind", behind()),
             (None, Some(_), _) => {
                 // No figure that grows: since when it is so, the condition's transition time says.
                 let message = format!(
-                    "a message of the bridge's own was not stored within {} s, nor any other since: look into the \
-                     database's log, and whether its disk is full",
+                    "a message of the bridge's own was not stored within {0} s, nor any other in the last {0} s: look into \
+                     the database's log, and whether its disk is full",
                     LATE.as_secs()
                 );
                 side(false, "NotCrossing", message)
@@ -206,7 +212,7 @@ mod tests {
         canary
     }
 
-    fn reason(canary: &Canary, now: Instant, done: u64) -> (bool, String) {
+    fn reason(canary: &mut Canary, now: Instant, done: u64) -> (bool, String) {
         let side = canary.report(now, done);
         (side.ready, side.reason)
     }
@@ -215,11 +221,11 @@ mod tests {
     async fn nothing_crosses_before_the_first_has() {
         let now = Instant::now();
         let mut canary = sent(now);
-        assert_eq!(reason(&canary, now, 0), (false, "Starting".into()));
+        assert_eq!(reason(&mut canary, now, 0), (false, "Starting".into()));
         canary.settled(b"1", None, now);
-        assert_eq!(reason(&canary, now, 0), (false, "Starting".into()), "that was another");
+        assert_eq!(reason(&mut canary, now, 0), (false, "Starting".into()), "that was another");
         canary.settled(b"0", None, now + Duration::from_millis(30));
-        assert_eq!(reason(&canary, now, 0), (true, "Crossed".into()));
+        assert_eq!(reason(&mut canary, now, 0), (true, "Crossed".into()));
         assert_eq!(canary.took(), Some(Duration::from_millis(30)));
         assert!(!canary.is_due(now + PERIOD / 2));
         assert!(canary.is_due(now + PERIOD));
@@ -232,16 +238,20 @@ mod tests {
         canary.settled(b"0", None, now);
         canary.write(now, CLOCK, Version::V5, 8, 100, &mut BytesMut::new());
         let later = now + LATE * 2;
-        assert_eq!(reason(&canary, later, 100), (false, "NotCrossing".into()));
-        assert_eq!(reason(&canary, later, 101), (true, "Behind".into()));
+        assert_eq!(reason(&mut canary, later, 100), (false, "NotCrossing".into()));
+        assert_eq!(reason(&mut canary, later, 101), (true, "Behind".into()));
+        assert_eq!(reason(&mut canary, later + LATE, 101), (true, "Behind".into()));
+        let stands = later + LATE + Duration::from_millis(1);
+        assert_eq!(reason(&mut canary, stands, 101), (false, "NotCrossing".into()), "nothing more was done");
+        assert_eq!(reason(&mut canary, stands, 102), (true, "Behind".into()));
         let mut late = sent(now);
         late.settled(b"0", None, later);
-        assert_eq!(reason(&late, later, 0), (true, "Behind".into()), "it crossed, and late");
+        assert_eq!(reason(&mut late, later, 0), (true, "Behind".into()), "it crossed, and late");
         late.write(later, CLOCK, Version::V5, 8, 0, &mut BytesMut::new());
         late.settled(b"0", None, later + LATE);
-        assert_eq!(reason(&late, later + LATE, 0), (true, "Crossed".into()));
+        assert_eq!(reason(&mut late, later + LATE, 0), (true, "Crossed".into()));
         canary.disconnected(later);
-        assert_eq!(reason(&canary, later, 100), (true, "Crossed".into()), "the broker's side says that");
+        assert_eq!(reason(&mut canary, later, 100), (true, "Crossed".into()), "the broker's side says that");
         assert!(canary.is_due(later));
     }
 
@@ -250,7 +260,7 @@ mod tests {
         let now = Instant::now();
         let mut canary = sent(now);
         canary.answered(PubAckReason::NotAuthorized);
-        assert_eq!(reason(&canary, now, 0), (false, "NotCrossing".into()));
+        assert_eq!(reason(&mut canary, now, 0), (false, "NotCrossing".into()));
         canary.write(now, CLOCK, Version::V5, 8, 0, &mut BytesMut::new());
         canary.answered(PubAckReason::Success);
         canary.settled(b"0", Some("no"), now);
