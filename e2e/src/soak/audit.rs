@@ -16,6 +16,8 @@ pub struct Stored {
     pub points: BTreeMap<(String, i64), Vec<u64>>,
     /// How many points there are of what repeats itself.
     pub repeated: BTreeMap<Content, u64>,
+    /// How often each number was in a dead letter.
+    pub letters: BTreeMap<u64, u64>,
 }
 
 /// What came of a run, in messages.
@@ -25,7 +27,11 @@ pub struct Verdict {
     pub acknowledged: u64,
     /// What is in InfluxDB, each message counted once.
     pub stored: u64,
-    /// Acknowledged and settled, but not in InfluxDB. Among messages of equal content, which can't be told
+    /// What became a dead letter, each message counted once.
+    pub dead_lettered: u64,
+    /// Dead letters beyond the first of a message: one that a connection's end left unanswered is sent again.
+    pub letters_repeated: u64,
+    /// Acknowledged and settled, but neither in InfluxDB nor a dead letter. Among messages of equal content, which can't be told
     /// apart, this includes those that merged.
     pub missing: u64,
     /// In InfluxDB under more than one time.
@@ -39,7 +45,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether all that was acknowledged is stored once.
+    /// Whether all that was acknowledged is stored once, or a dead letter if it can't be stored.
     pub fn is_good(&self) -> bool {
         self.missing == 0 && self.duplicated == 0 && self.merged == 0
     }
@@ -49,6 +55,8 @@ impl Verdict {
         Self {
             acknowledged: self.acknowledged + other.acknowledged,
             stored: self.stored + other.stored,
+            dead_lettered: self.dead_lettered + other.dead_lettered,
+            letters_repeated: self.letters_repeated + other.letters_repeated,
             missing: self.missing + other.missing,
             duplicated: self.duplicated + other.duplicated,
             merged: self.merged + other.merged,
@@ -62,8 +70,8 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "acknowledged {}, stored {}, missing {}, duplicated {}, merged {}",
-            self.acknowledged, self.stored, self.missing, self.duplicated, self.merged
+            "acknowledged {}, stored {}, dead-lettered {}, missing {}, duplicated {}, merged {}",
+            self.acknowledged, self.stored, self.dead_lettered, self.missing, self.duplicated, self.merged
         )
     }
 }
@@ -77,7 +85,24 @@ pub fn audit(account: &Account, stored: &Stored) -> Verdict {
     };
     audit_numbers(account, stored, &mut verdict);
     audit_repeated(account, stored, &mut verdict);
+    audit_poison(account, stored, &mut verdict);
     verdict
+}
+
+/// The numbers of messages that can't be stored.
+pub fn poison(numbers: &[u64]) -> impl Iterator<Item = &u64> {
+    numbers.iter().filter(|number| matches!(Content::of(**number), Content::Poison(_)))
+}
+
+/// What is poison can't be stored, and what is none must not be a dead letter: then it is missing above.
+fn audit_poison(account: &Account, stored: &Stored, verdict: &mut Verdict) {
+    let absent = |numbers: &[u64]| {
+        poison(numbers).filter(|number| !stored.letters.contains_key(number)).count() as u64
+    };
+    verdict.missing += absent(&account.settled);
+    verdict.unsettled_lost += absent(&account.unsettled);
+    verdict.dead_lettered += stored.letters.len() as u64;
+    verdict.letters_repeated += stored.letters.values().map(|count| count - 1).sum::<u64>();
 }
 
 fn audit_numbers(account: &Account, stored: &Stored, verdict: &mut Verdict) {
@@ -177,6 +202,7 @@ mod tests {
         Stored {
             points: points.iter().map(|(s, t, n)| (((*s).to_owned(), *t), n.to_vec())).collect(),
             repeated: BTreeMap::from([(Content::of(3), repeated)]),
+            letters: BTreeMap::new(),
         }
     }
 
@@ -212,5 +238,17 @@ mod tests {
         let merged: [(&str, i64, &[u64]); 3] = [("s0", 1, &[0, 5]), ("s1", 1, &[1]), ("s2", 1, &[2])];
         let verdict = audit(&account(), &stored(&merged, 1));
         assert_eq!((verdict.missing, verdict.duplicated, verdict.merged), (0, 0, 1));
+    }
+
+    #[test]
+    fn poison_without_a_dead_letter_is_missing_and_with_several_is_dead_lettered_once() {
+        let numbers: Vec<u64> = (0..3_000).collect();
+        let poison: Vec<u64> = poison(&numbers).copied().take(4).collect();
+        let account =
+            Account { settled: poison[..2].to_vec(), unsettled: poison[2..].to_vec(), unknown: vec![] };
+        let letters = BTreeMap::from([(poison[0], 3), (poison[2], 1)]);
+        let verdict = audit(&account, &Stored { letters, ..Stored::default() });
+        assert_eq!((verdict.acknowledged, verdict.dead_lettered, verdict.letters_repeated), (4, 2, 2));
+        assert_eq!((verdict.missing, verdict.unsettled_lost), (1, 1));
     }
 }

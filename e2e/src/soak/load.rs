@@ -29,6 +29,8 @@ const REPEATED: u64 = 2;
 /// Names of the fields that hold numbers: neighbours in a series have different ones, so that two
 /// messages that merge into one point leave both.
 pub const NUMBER_FIELDS: u64 = 8;
+/// One turn in so many of the numbered is poison: 1.5 % of all messages.
+const POISON: u64 = 40;
 /// What a sensor that repeats itself has to say.
 const READINGS: [&str; 2] = ["20.5", "21"];
 
@@ -39,6 +41,17 @@ pub enum Content {
     Numbered(u64),
     /// Holds the same reading as many others: the indices of series and reading.
     Repeated(u64, u64),
+    /// Can't be stored: its end is a dead letter, which holds its number.
+    Poison(Poison),
+}
+
+/// Who finds out that a message can't be stored.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Poison {
+    /// The bridge can't decode it. Two of three are such, which is 1 % of all messages.
+    Undecodable,
+    /// The database has another type in its field.
+    WronglyTyped,
 }
 
 impl Content {
@@ -46,6 +59,10 @@ impl Content {
     pub fn of(number: u64) -> Self {
         let (kind, turn) = (number % (NUMBERED + REPEATED), number / (NUMBERED + REPEATED));
         match kind.checked_sub(NUMBERED) {
+            None if turn % POISON == POISON / 3 && (turn / POISON).is_multiple_of(3) => {
+                Self::Poison(Poison::WronglyTyped)
+            }
+            None if turn % POISON == POISON / 3 => Self::Poison(Poison::Undecodable),
             None => Self::Numbered(kind),
             Some(series) => Self::Repeated(series, turn / PUBLISHERS % READINGS.len() as u64),
         }
@@ -60,6 +77,8 @@ impl Content {
             Self::Repeated(series, reading) => {
                 (format!("{root}/repeated/s{series}"), READINGS[reading as usize].to_owned())
             }
+            Self::Poison(Poison::Undecodable) => (format!("{root}/undecodable"), format!("number {number}")),
+            Self::Poison(Poison::WronglyTyped) => (format!("{root}/typed"), number.to_string()),
         }
     }
 
@@ -279,8 +298,9 @@ mod tests {
     fn neighbours_in_a_series_have_different_fields() {
         let messages: Vec<_> = (0..100).map(|number| Content::of(number).message("r", number)).collect();
         let of_one: Vec<_> = messages.iter().filter(|(topic, _)| topic == "r/numbered/s1").collect();
+        // A turn of poison among them takes a field.
         assert_eq!(of_one[0].1, r#"{"n0":1}"#);
-        for pair in of_one.windows(NUMBER_FIELDS as usize) {
+        for pair in of_one.windows(NUMBER_FIELDS as usize - 1) {
             let fields: BTreeSet<_> = pair.iter().map(|(_, payload)| &payload[2..4]).collect();
             assert_eq!(fields.len(), pair.len(), "{pair:?}");
         }
@@ -293,5 +313,14 @@ mod tests {
         assert_eq!(kinds.len() as u64, REPEATED * READINGS.len() as u64);
         assert_eq!(Content::repeated("s1", 21.0), Some(Content::Repeated(1, 1)));
         assert_eq!(Content::repeated("s1", 22.0), None);
+    }
+
+    #[test]
+    fn one_message_in_a_hundred_is_undecodable_and_half_as_many_are_wrongly_typed() {
+        let count = |poison| {
+            let all = (0..60_000).map(Content::of);
+            all.filter(|content| *content == Content::Poison(poison)).count()
+        };
+        assert_eq!((count(Poison::Undecodable), count(Poison::WronglyTyped)), (600, 300));
     }
 }

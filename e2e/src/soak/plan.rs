@@ -56,6 +56,8 @@ pub enum Fault {
     BrokerRestarted,
     /// The broker is killed by SIGKILL, and started again with the same data.
     BrokerKilled,
+    /// The bridge's configuration gets a route more, or has it no more. No fault, but a bad moment for others.
+    RouteChanged,
 }
 
 /// A fault and its moment.
@@ -111,6 +113,15 @@ impl Plan {
             let last = steps.last_mut().expect("at least three");
             last.fault = Fault::Ailing { side, out: Flow::Stops, back: Flow::Stops, span, cut: false };
         }
+        if seed % SPECIAL == 5 {
+            steps.extend(stopped_without_a_connection());
+        }
+        // One is added, and removed again.
+        for _ in 0..2 {
+            let after = random.u64(MESSAGES / 20..MESSAGES * 9 / 10);
+            steps.push(Step { after, waits: random.bool(), fault: Fault::RouteChanged });
+        }
+        steps.sort_by_key(|step| step.after);
         Self {
             seed,
             qos: if seed % SPECIAL / 2 == 1 { 2 } else { 1 },
@@ -119,6 +130,20 @@ impl Plan {
             steps,
         }
     }
+}
+
+/// The bridge is told to end when it has just lost its broker, and has something left to store: so the broker repeats
+/// to a bridge that takes nothing any more.
+fn stopped_without_a_connection() -> [Step; 3] {
+    let (after, span) = (MESSAGES / 2, Duration::from_secs(1));
+    let standstill =
+        Fault::Ailing { side: Side::Database, out: Flow::Stops, back: Flow::Stops, span, cut: false };
+    let step = |after, fault| Step { after, waits: false, fault };
+    [
+        step(after, standstill),
+        step(after + 300, Fault::Cut(Side::Broker, End::Reset)),
+        step(after + 300, Fault::BridgeTerminated),
+    ]
 }
 
 fn draw(random: &mut fastrand::Rng) -> Fault {
@@ -182,13 +207,18 @@ mod tests {
             assert!(plans.iter().any(|plan| plan.before + plan.messages > PACKET_IDS));
             assert!(plans.iter().any(|plan| plan.qos == 2) && plans.iter().any(|plan| plan.qos == 1));
             assert!(plans.iter().any(|plan| plan.steps.iter().any(|step| is_long(step.fault))));
+            let ends = stopped_without_a_connection();
+            assert!(plans.iter().any(|plan| ends.iter().all(|step| plan.steps.contains(step))));
         }
     }
 
     #[test]
     fn every_kind_of_fault_is_drawn_and_the_slow_ones_are_rare() {
         let plans: Vec<Plan> = (0..1_000).map(Plan::draw).collect();
-        let faults: Vec<Fault> = plans.iter().flat_map(|plan| &plan.steps).map(|step| step.fault).collect();
+        let all = plans.iter().flat_map(|plan| &plan.steps).map(|step| step.fault);
+        let (changes, faults): (Vec<Fault>, Vec<Fault>) =
+            all.partition(|fault| *fault == Fault::RouteChanged);
+        assert_eq!(changes.len(), 2 * plans.len());
         let share = |is: fn(&Fault) -> bool| {
             faults.iter().filter(|fault| is(fault)).count() as f64 / faults.len() as f64
         };

@@ -16,7 +16,8 @@ use crate::containers::{Container, Speaks, admits_clients, broker, database};
 use crate::fault_proxy::{End, FaultProxy, Flow};
 use crate::influx::Influx;
 use crate::mqtt::Client;
-use crate::soak::audit::{Verdict, audit, read};
+use crate::soak::audit::{Verdict, audit, poison, read};
+use crate::soak::letters::{Letters, Witness};
 use crate::soak::load::{Account, Load, NUMBER_FIELDS};
 use crate::soak::plan::{Fault, Side};
 
@@ -26,6 +27,8 @@ const RATE: u64 = 900;
 const PUBLISHED: Duration = Duration::from_secs(120);
 /// How long the last of them may take to be stored when nothing is wrong any more.
 const STORED: Duration = Duration::from_secs(60);
+/// How long the last dead letter may take to reach its witness after that.
+const LETTERS: Duration = Duration::from_secs(15);
 /// Seconds between the bridge's pings: short, so that it finds out soon that a connection is half open.
 const KEEP_ALIVE: u16 = 5;
 
@@ -75,6 +78,8 @@ pub struct Site<'a> {
     parts: &'a Parts,
     name: String,
     qos: u8,
+    /// Its dead letters.
+    letters: Letters,
 }
 
 impl Site<'_> {
@@ -118,7 +123,15 @@ impl Site<'_> {
     /// If the database doesn't answer.
     pub async fn audit(&self, account: &Account) -> Result<Verdict> {
         let [numbered, repeated] = ["numbered", "repeated"].map(|kind| format!("{kind}-{}", self.name));
-        Ok(audit(account, &read(&self.parts.influx, &numbered, &repeated).await?))
+        // Those that don't come are missing in the verdict.
+        let are_there = eventually_true("the dead letters are there", LETTERS, async || {
+            let counts = self.letters.counts();
+            Ok(poison(&account.settled).all(|number| counts.contains_key(number)))
+        });
+        are_there.await.ok();
+        let mut stored = read(&self.parts.influx, &numbered, &repeated).await?;
+        stored.letters = self.letters.counts();
+        Ok(audit(account, &stored))
     }
 
     /// Where a message goes that only says that it was here.
@@ -144,6 +157,9 @@ pub struct Rig<'a> {
     pub to_database: Arc<FaultProxy>,
     /// What will be right again later.
     ailing: JoinSet<()>,
+    witness: Witness,
+    /// Whether the bridge has the route more that comes and goes.
+    has_extra: bool,
 }
 
 impl<'a> Rig<'a> {
@@ -154,12 +170,19 @@ impl<'a> Rig<'a> {
     pub async fn start(parts: &'a Parts, name: &str, qos: u8) -> Result<Self> {
         let to_broker = Arc::new(FaultProxy::start(parts.broker.port_for(parts.speaks)).await?);
         let to_database = Arc::new(FaultProxy::start(parts.database.port).await?);
-        let site = Site { parts, name: name.to_owned(), qos };
+        let letters = Letters::default();
+        let refusing = ["undecodable", "typed"].map(|kind| format!("{kind}-{name}"));
+        let witness = letters.follow(parts.broker.port, name, &refusing).await?;
+        // So that the database refuses integers in this field.
+        parts.influx.write(&format!("typed-{name} value=\"text\"")).await?;
+        let site = Site { parts, name: name.to_owned(), qos, letters };
         let routes = routes(name, qos);
         let mut bridge = Bridge::between(to_broker.port(), to_database.port(), &site.client_id(), &routes)?;
         bridge.set_keep_alive(KEEP_ALIVE)?;
+        // As the operator lets it.
+        bridge.send_canaries()?;
         bridge.restart().await?;
-        Ok(Self { site, bridge, to_broker, to_database, ailing: JoinSet::new() })
+        Ok(Self { site, bridge, to_broker, to_database, ailing: JoinSet::new(), witness, has_extra: false })
     }
 
     fn proxy(&self, side: Side) -> &Arc<FaultProxy> {
@@ -228,8 +251,16 @@ impl<'a> Rig<'a> {
                 parts.broker.kill().await?;
                 parts.broker.start().await?;
             }
+            Fault::RouteChanged => self.change_route()?,
         }
         Ok(())
+    }
+
+    /// Adds a route to the bridge's configuration, or removes it again.
+    fn change_route(&mut self) -> Result<()> {
+        self.has_extra = !self.has_extra;
+        let extra = if self.has_extra { extra(&self.site.name) } else { String::new() };
+        self.bridge.set_routes(&(routes(&self.site.name, self.site.qos) + &extra))
     }
 
     /// Waits until all is right again that was to be so after a while, and heals the rest.
@@ -245,6 +276,7 @@ impl<'a> Rig<'a> {
     /// If the broker doesn't answer.
     pub async fn end(mut self) -> Result<()> {
         self.bridge.kill().await?;
+        self.witness.end().await?;
         Client::connect(self.site.parts.broker.port, &self.site.client_id(), None).await.map(drop)
     }
 }
@@ -259,7 +291,14 @@ fn routes(name: &str, qos: u8) -> String {
    payload: {{json: {{fields: [{fields}]}}}}}}
 - {{name: repeated, topic: '{name}/repeated/{{series}}', qos: {qos}, measurement: repeated-{name},
    payload: {{float: {{}}}}}}
+- {{name: undecodable-{name}, topic: '{name}/undecodable', qos: {qos}, payload: {{integer: {{}}}}}}
+- {{name: typed-{name}, topic: '{name}/typed', qos: {qos}, payload: {{integer: {{}}}}}}
 - {{name: marker, topic: '{name}/marker', qos: {qos}, measurement: marker-{name}, payload: {{integer: {{}}}}}}
 "
     )
+}
+
+/// A route more, which nothing is published to.
+fn extra(name: &str) -> String {
+    format!("- {{name: extra, topic: '{name}/extra/{{x}}', payload: {{float: {{}}}}}}\n")
 }

@@ -113,7 +113,11 @@ pub fn conclude(summary: &Summary, out: &mut impl Write) -> Result<()> {
     if summary.broken > 0 {
         writeln!(out, "{} seeds came to no verdict: see above", summary.broken)?;
     }
-    let Verdict { unsettled, unsettled_lost, .. } = summary.verdict;
+    let Verdict { unsettled, unsettled_lost, dead_lettered, letters_repeated, .. } = summary.verdict;
+    writeln!(
+        out,
+        "{dead_lettered} messages that can't be stored became dead letters, {letters_repeated} letters came again"
+    )?;
     writeln!(
         out,
         "of {unsettled} messages that a broker acknowledged in its last moment before SIGKILL, \
