@@ -151,11 +151,15 @@ impl Bridge {
         self.write_config()
     }
 
-    /// Starts the process, anew if it has ended, and waits until it is ready on both sides.
+    /// Starts the process, and waits until it is ready on both sides. One that still runs is killed, since both would
+    /// listen on one port.
     ///
     /// # Errors
     /// If it doesn't become ready.
     pub async fn restart(&mut self) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill().await?;
+        }
         self.spawn()?;
         eventually("the bridge is ready", STARTS, async || {
             let status = self.status().await?;

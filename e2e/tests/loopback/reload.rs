@@ -78,6 +78,9 @@ async fn what_waits_for_a_route_that_has_gone_is_stored_by_it_and_not_twice_by_o
         })
         .await?;
         for measurement in ["all", "one"] {
+            chain.influx.at_least(measurement, 20, SOON).await?;
+        }
+        for measurement in ["all", "one"] {
             let mut stored = chain.influx.integers(measurement, "value").await?;
             stored.sort_unstable();
             ensure!(stored == (0..20).collect::<Vec<_>>(), "{measurement}: {stored:?}");
