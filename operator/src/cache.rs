@@ -85,31 +85,30 @@ fn key(namespace: &str, pipeline: &str) -> String {
 }
 
 impl Cache {
-    /// Takes in what a watch tells, and says whether it is news.
-    pub fn follow<K: Cached>(&self, watched: Option<&str>, event: &Event<K>) -> bool {
+    /// Takes in what a watch tells, and says to which pipelines it is news, by namespace and name.
+    pub fn follow<K: Cached>(&self, watched: Option<&str>, event: &Event<K>) -> Vec<String> {
         let mut state = self.state();
         let kind = state.kinds.entry((TypeId::of::<K>(), watched.map(str::to_owned))).or_default();
-        match event {
+        let (object, is_news) = match event {
             Event::Init => {
                 kind.round += 1;
                 kind.newest = 0;
-                false
+                return Vec::new();
             }
+            // What has gone since the list before is told by nothing else.
+            Event::InitDone => return kind.forget_unlisted(),
             Event::InitApply(object) => {
                 let is_news = kind.put(object);
                 kind.listed(object);
-                is_news
+                (object, is_news)
             }
-            Event::InitDone => {
-                kind.forget_unlisted();
-                false
-            }
-            Event::Apply(object) => kind.put(object),
+            Event::Apply(object) => (object, kind.put(object)),
             Event::Delete(object) => {
                 kind.remove(object);
-                true
+                (object, true)
             }
-        }
+        };
+        pipeline_of(object).filter(|_| is_news).into_iter().collect()
     }
 
     /// Takes in what the operator has written, or asked for.
@@ -203,14 +202,20 @@ impl Kind {
         entries.filter(|entry| *entry.name == name).for_each(|entry| entry.round = self.round);
     }
 
-    /// What is newer than the whole list was made after it.
-    fn forget_unlisted(&mut self) {
+    /// What is newer than the whole list was made after it. Returns the pipelines that have lost something.
+    fn forget_unlisted(&mut self) -> Vec<String> {
         let (round, newest) = (self.round, self.newest);
-        self.objects.retain(|_, group| {
-            group.retain(|entry| entry.round == round || entry.version > newest);
+        let stays = |entry: &Entry| entry.round == round || entry.version > newest;
+        let mut lost = Vec::new();
+        self.objects.retain(|key, group| {
+            if group.entries.iter().any(|entry| entry.length > 0 && !stays(entry)) {
+                lost.push(key.clone());
+            }
+            group.retain(stays);
             !group.entries.is_empty()
         });
         self.is_filled = true;
+        lost
     }
 }
 
@@ -299,12 +304,13 @@ mod tests {
         cache
     }
 
-    fn list(cache: &Cache, objects: &[Secret]) {
+    /// Returns the pipelines that the list's end is news to.
+    fn list(cache: &Cache, objects: &[Secret]) -> Vec<String> {
         cache.follow::<Secret>(None, &Event::Init);
         for object in objects {
             cache.follow(None, &Event::InitApply(object.clone()));
         }
-        cache.follow::<Secret>(None, &Event::InitDone);
+        cache.follow::<Secret>(None, &Event::InitDone)
     }
 
     fn known(cache: &Cache) -> Option<Vec<(String, String)>> {
@@ -336,17 +342,17 @@ mod tests {
     fn an_own_write_is_no_news_and_an_older_state_does_not_undo_it() {
         let cache = filled(&[secret("a", 1)]);
         cache.put(&secret("a", 5));
-        assert!(!cache.follow(None, &Event::Apply(secret("a", 5))));
-        assert!(!cache.follow(None, &Event::Apply(secret("a", 3))));
+        assert!(cache.follow(None, &Event::Apply(secret("a", 5))).is_empty());
+        assert!(cache.follow(None, &Event::Apply(secret("a", 3))).is_empty());
         assert_eq!(known(&cache), of(&[("a", "5")]));
-        assert!(cache.follow(None, &Event::Apply(secret("a", 6))));
+        assert_eq!(cache.follow(None, &Event::Apply(secret("a", 6))), ["n/lab"]);
         assert_eq!(known(&cache), of(&[("a", "6")]));
     }
 
     #[test]
     fn what_was_deleted_does_not_come_back_by_an_answer_that_was_late() {
         let cache = filled(&[secret("a", 1), secret("b", 2)]);
-        assert!(cache.follow(None, &Event::Delete(secret("a", 7))));
+        assert_eq!(cache.follow(None, &Event::Delete(secret("a", 7))), ["n/lab"]);
         cache.put(&secret("a", 6));
         assert_eq!(known(&cache), of(&[("b", "2")]));
         cache.put(&secret("a", 8));
@@ -357,7 +363,7 @@ mod tests {
     fn a_list_ends_what_it_has_not_but_for_what_was_made_after_it() {
         let cache = filled(&[secret("a", 1), secret("b", 2)]);
         cache.put(&secret("c", 9));
-        list(&cache, &[secret("b", 2), secret("d", 5)]);
+        assert_eq!(list(&cache, &[secret("b", 2), secret("d", 5)]), ["n/lab"], "it has lost one");
         assert_eq!(known(&cache), of(&[("b", "2"), ("c", "9"), ("d", "5")]));
     }
 

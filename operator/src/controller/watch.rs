@@ -166,8 +166,11 @@ impl Watches {
         })
         .flatten()
         .modify(|object: &mut K| object.meta_mut().managed_fields = None)
-        .filter_map(move |event| {
-            ready(event.map(|event| news(&cache, namespace.as_deref(), event)).transpose())
+        .flat_map(move |event| {
+            stream::iter(match event {
+                Ok(event) => news(&cache, namespace.as_deref(), &event),
+                Err(error) => vec![Err(error)],
+            })
         })
         .backoff(Pauses::default());
         self.without_errors(objects)
@@ -201,15 +204,21 @@ impl Watches {
     }
 }
 
-/// What is newer than the cache has it, without its content.
-fn news<K: Cached>(cache: &Cache, watched: Option<&str>, event: Event<K>) -> Option<PartialObjectMeta<K>> {
-    let is_news = cache.follow(watched, &event);
-    let (Event::Apply(object) | Event::InitApply(object) | Event::Delete(object)) = event else {
-        return None;
+/// An object of each pipeline that an event is news to, without its content.
+fn news<K: Cached>(
+    cache: &Cache,
+    watched: Option<&str>,
+    event: &Event<K>,
+) -> Vec<Watched<PartialObjectMeta<K>>> {
+    let of_pipeline = |key: String| {
+        let (namespace, name) = key.split_once('/')?;
+        let labels = [(INSTANCE.to_owned(), name.to_owned())].into();
+        let (namespace, labels) = (Some(namespace.to_owned()), Some(labels));
+        // kube's controller wants a name; the object's own may not be known.
+        let name = Some(name.to_owned());
+        Some(ObjectMeta { name, namespace, labels, ..ObjectMeta::default() }.into_response_partial())
     };
-    let ObjectMeta { name, namespace, labels, .. } = object.meta().clone();
-    let metadata = ObjectMeta { name, namespace, labels, ..ObjectMeta::default() };
-    is_news.then(|| metadata.into_response_partial())
+    cache.follow(watched, event).into_iter().filter_map(of_pipeline).map(Ok).collect()
 }
 
 /// kube's pauses, up to the longest.

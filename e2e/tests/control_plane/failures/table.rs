@@ -300,7 +300,7 @@ fn words() -> Vec<Failure> {
             status.crossing =
                 Some(side(true, "DeadLetters", "messages are refused, the last by the route r"));
         }),
-        works("the broker drops messages", "BridgeBrokerDropped", |status| {
+        works("the broker drops messages", "BrokerDropped", |status| {
             status.crossing = Some(side(true, "BrokerDropped", "the broker has dropped 7 messages"));
         }),
         failure("the Grafana outside revokes the token", "DashboardNotAuthorized", outside(), {
