@@ -140,9 +140,12 @@ async fn with_the_policy_delete_the_data_goes_with_the_pipeline() {
 #[tokio::test]
 async fn volumes_grow_where_they_can_around_running_pods_and_elsewhere_a_condition_says_so() {
     with_namespace("growth", async |namespace| {
-        let class = elastic(&namespace).await?;
-        let own = format!("storage: {{size: 1Gi, storageClassName: {class}}}\n    users");
-        let spec = NUMBERS.replace("storage: {size: 1Gi}\n    users", &own);
+        let (elastic, stiff) =
+            (class(&namespace, "elastic", true).await?, class(&namespace, "stiff", false).await?);
+        let of_class = |class| format!("storage: {{size: 1Gi, storageClassName: {class}}}");
+        let spec = NUMBERS
+            .replace("storage: {size: 1Gi}\n    users", &format!("{}\n    users", of_class(&elastic)))
+            .replace("storage: {size: 1Gi}}\n", &format!("{}}}\n", of_class(&stiff)));
         let pipeline = Pipeline::ready(&namespace, &spec).await?;
         let before = pipeline.incarnations().await?;
 
@@ -160,21 +163,26 @@ async fn volumes_grow_where_they_can_around_running_pods_and_elsewhere_a_conditi
         ensure!(grown == 1, "{grown} claims have grown");
         let database = condition(&pipeline, "DatabaseReady").await?;
         ensure!(database.as_deref() == Some("True VolumeNotGrown"), "{}", summary(&pipeline.get().await?));
-        Api::<StorageClass>::all(namespace.client.clone()).delete(&class, &DeleteParams::default()).await?;
+        for class in [elastic, stiff] {
+            Api::<StorageClass>::all(namespace.client.clone())
+                .delete(&class, &DeleteParams::default())
+                .await?;
+        }
         Ok(())
     })
     .await;
 }
 
-/// As the cluster's default class, but enlargeable by what it says.
-async fn elastic(namespace: &Namespace) -> Result<String> {
+/// As the cluster's default class, but enlargeable or not by what it says.
+async fn class(namespace: &Namespace, name: &str, is_elastic: bool) -> Result<String> {
     let classes = Api::<StorageClass>::all(namespace.client.clone());
     let default = "storageclass.kubernetes.io/is-default-class";
     let all = classes.list(&ListParams::default()).await?;
     let own = all.into_iter().find(|class| class.annotations().contains_key(default));
     let mut class = own.context("the cluster has no default storage class")?;
-    class.metadata = kube::api::ObjectMeta { name: Some(namespace.name.clone()), ..Default::default() };
-    class.allow_volume_expansion = Some(true);
+    let name = Some(format!("{}-{name}", namespace.name));
+    class.metadata = kube::api::ObjectMeta { name, ..Default::default() };
+    class.allow_volume_expansion = Some(is_elastic);
     Ok(classes.create(&PostParams::default(), &class).await?.name_any())
 }
 
