@@ -126,7 +126,7 @@ impl Loaded {
         };
         filters.extend(canary.iter().map(|path| (path.topic.clone(), path.subscription)));
         if let Some(topic) = config.mqtt.dropped_topic.as_ref().filter(|_| !leaves) {
-            filters.entry(topic.clone()).or_insert_with(Dropped::subscription);
+            filters.entry(topic.clone()).or_insert_with(|| Dropped::subscription(topic));
         }
         Ok(Self { config, table, filters, member, leaves, canary, hash: hash(bytes) })
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use api::bridge_status::Side;
 use tokio::time::Instant;
 
-use crate::table::Subscription;
+use crate::table::{Subscription, subscription_id};
 
 /// For so long it is told that messages were dropped.
 const LATELY: Duration = Duration::from_secs(60);
@@ -28,17 +28,17 @@ impl Dropped {
     }
 
     /// What the broker is asked for.
-    pub fn subscription() -> Subscription {
-        // No filter of a route has the largest identifier but by chance, and then they only share their copies.
-        Subscription { qos: 0, id: 268_435_455, undivided: true, own: false }
+    pub fn subscription(topic: &str) -> Subscription {
+        Subscription { qos: 0, id: subscription_id(topic), undivided: true, own: false }
     }
 
-    /// Takes note of what a message on this topic tells, if it is the topic: how many were dropped since the broker's
-    /// start.
-    pub fn take(&mut self, topic: &[u8], payload: &[u8], now: Instant) -> Option<u64> {
-        if topic != self.topic.as_bytes() {
-            return None;
-        }
+    /// Whether it is told by messages on this topic.
+    pub fn is_told_by(&self, topic: &[u8]) -> bool {
+        topic == self.topic.as_bytes()
+    }
+
+    /// Takes note of what a message on its topic tells: how many were dropped since the broker's start.
+    pub fn take(&mut self, payload: &[u8], now: Instant) -> Option<u64> {
         let total = std::str::from_utf8(payload).ok()?.parse().ok()?;
         // A broker that was restarted counts from 0. Of what was before the bridge's own start, nobody knows when.
         let more = match self.total {
@@ -74,7 +74,7 @@ mod tests {
     const TOPIC: &str = "$SYS/broker/publish/messages/dropped";
 
     fn told(dropped: &mut Dropped, payload: &str, now: Instant) -> Option<String> {
-        dropped.take(TOPIC.as_bytes(), payload.as_bytes(), now);
+        dropped.take(payload.as_bytes(), now);
         dropped.report(now).map(|side| side.message[23..].chars().take_while(char::is_ascii_digit).collect())
     }
 
@@ -90,8 +90,8 @@ mod tests {
     #[test]
     fn other_topics_and_what_is_no_number_tell_nothing() {
         let mut dropped = Dropped::new(TOPIC);
-        assert_eq!(dropped.take(b"$SYS/broker/uptime", b"7", Instant::now()), None);
-        assert_eq!(dropped.take(TOPIC.as_bytes(), b"many", Instant::now()), None);
-        assert_eq!(dropped.take(TOPIC.as_bytes(), b"7", Instant::now()), Some(7));
+        assert!(!dropped.is_told_by(b"$SYS/broker/uptime") && dropped.is_told_by(TOPIC.as_bytes()));
+        assert_eq!(dropped.take(b"many", Instant::now()), None);
+        assert_eq!(dropped.take(b"7", Instant::now()), Some(7));
     }
 }

@@ -298,10 +298,8 @@ impl Session {
 
     /// Takes a message in, or what was read of it.
     pub fn receive(&mut self, publish: &Publish<'_>, batches: &mut Batches) {
-        let told = self
-            .dropped
-            .as_mut()
-            .and_then(|dropped| dropped.take(publish.topic, publish.payload, Instant::now()));
+        let telling = self.dropped.as_mut().filter(|dropped| dropped.is_told_by(publish.topic));
+        let told = telling.and_then(|dropped| dropped.take(publish.payload, Instant::now()));
         if let Some(total) = told {
             self.health.metrics.broker_messages_dropped.set(i64::try_from(total).unwrap_or(i64::MAX));
             if !self.table.knows(publish.subscriptions.ids()) {
@@ -331,7 +329,7 @@ impl Session {
         let canary = self.canary.as_ref().and_then(|canary| canary.table(publish.topic));
         // The routes that remain have copies of their own, if their filters overlap with the one that has gone.
         let ids = publish.subscriptions.ids();
-        let is_for_retired = |retired: &&Arc<Table>| retired.knows(ids) && !self.table.knows(ids);
+        let is_for_retired = |retired: &&Arc<Table>| !self.table.knows(ids) && retired.knows(ids);
         let gone = self.retired.as_ref().filter(|retired| canary.is_none() && is_for_retired(retired));
         let mut by_retired = gone.is_some();
         let table = canary.as_ref().or(gone).unwrap_or(&self.table);

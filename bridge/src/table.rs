@@ -118,7 +118,7 @@ impl Table {
 
 /// A number for a filter that stays the same across restarts, since the broker queues it with messages:
 /// FNV-1a, folded into the 28 bits that MQTT has for it. Two filters of one number only share their copies.
-fn subscription_id(filter: &str) -> u32 {
+pub(crate) fn subscription_id(filter: &str) -> u32 {
     const LARGEST: u32 = 268_435_455;
     let hash =
         filter.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));

@@ -7,6 +7,7 @@ use crate::Result;
 use crate::hash::Key;
 use crate::paths::{Paths, empty_folder};
 use crate::process::Log;
+use crate::progress::Outcome;
 
 /// One of them.
 pub(super) struct Module {
@@ -16,6 +17,8 @@ pub(super) struct Module {
     pub(super) folder: &'static str,
     /// What the linker is told.
     pub(super) linker_flags: String,
+    /// What the step says when it has been compiled.
+    pub(super) done: String,
 }
 
 /// The files that decide on the program. What else is in the folder, such as its configuration, does not.
@@ -32,11 +35,11 @@ impl Module {
         Ok(paths.cache.join("programs").join(folder).join(self.name))
     }
 
-    /// Compiles it; false if it is there already.
-    pub(super) fn build(&self, paths: &Paths, log: &Log) -> Result<bool> {
+    /// Compiles it, unless it is there already.
+    pub(super) fn build(&self, paths: &Paths, log: &Log) -> Result<Outcome> {
         let program = self.program(paths)?;
         if program.exists() {
-            return Ok(false);
+            return Ok(Outcome::Unchanged(String::new()));
         }
         require_go()?;
         let folder = program.parent().ok_or("a program without a folder")?;
@@ -54,6 +57,6 @@ impl Module {
         log.run(build.arg(unfinished.join(self.name)).arg("."))?;
         std::fs::rename(unfinished.join(self.name), &program)?;
         std::fs::remove_dir(&unfinished)?;
-        Ok(true)
+        Ok(Outcome::Done(self.done.clone()))
     }
 }

@@ -22,7 +22,8 @@ const VERSION: &str = "1.37.2";
 /// Linked as its makers do it: without what is for a debugger.
 fn module() -> Module {
     let linker_flags = format!("-s -w -X github.com/influxdata/telegraf/internal.Version={VERSION}");
-    Module { name: "telegraf", folder: "e2e/bench/telegraf", linker_flags }
+    let done = format!("Telegraf {VERSION}");
+    Module { name: "telegraf", folder: "e2e/bench/telegraf", linker_flags, done }
 }
 
 /// Where the program is.
@@ -31,10 +32,7 @@ pub(crate) fn program(paths: &Paths) -> Result<PathBuf> {
 }
 
 fn build(context: &mut Context, log: &Log) -> Result<Outcome> {
-    Ok(match module().build(&context.paths, log)? {
-        false => Outcome::Unchanged(String::new()),
-        true => Outcome::Done(format!("Telegraf {VERSION}")),
-    })
+    module().build(&context.paths, log)
 }
 
 #[cfg(test)]
