@@ -24,8 +24,8 @@ impl Leave {
         self.pings.push_back(nothing_waits);
     }
 
-    /// A message was received.
-    pub fn received(&mut self) {
+    /// A message was received, or the last step of one of QoS 2: the answer to that makes room, too.
+    pub fn heard(&mut self) {
         self.pings.iter_mut().for_each(|quiet| *quiet = false);
         self.quiet = 0;
     }
@@ -78,7 +78,7 @@ mod tests {
         ping(&mut leave, true);
         leave.pinged(true);
         assert!(!leave.wants_ping(), "one is on its way");
-        leave.received();
+        leave.heard();
         leave.ping_answered();
         ping(&mut leave, true);
         assert!(!leave.is_over());

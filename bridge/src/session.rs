@@ -269,7 +269,13 @@ impl Session {
 
     fn handle_other(&mut self, packet: Packet, output: &mut BytesMut) -> Result<(), SourceError> {
         match packet {
-            Packet::PubRel(release) => Acks::release(release.pkid, output),
+            Packet::PubRel(release) => {
+                Acks::release(release.pkid, output);
+                self.stamps.released();
+                if let Some(leave) = &mut self.leave {
+                    leave.heard();
+                }
+            }
             Packet::PingResp(_) => {
                 self.stamps.ping_answered();
                 self.subscriber.ping_answered();
@@ -308,7 +314,7 @@ impl Session {
         }
         self.health.metrics.messages_received.inc();
         if let Some(leave) = self.leave.as_mut().filter(|_| !self.draining) {
-            leave.received();
+            leave.heard();
         }
         if self.draining || self.room.leaves(publish, &self.acks, &self.letters) {
             if publish.qos > 0 {

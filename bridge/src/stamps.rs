@@ -13,7 +13,9 @@
 //! be compared with. That is what was acknowledged two pings ago: the answer to the first ping says
 //! that the broker has read the acknowledgement, and the answer to the second that it has finished the
 //! turn of its loop in which it did, and saved. A resumed session forgot whatever is older than the first
-//! message that it repeats, and all if it answers a ping before it repeats any. Nor can what is older than half a round of packet ids
+//! message that it repeats, and all if it answers a ping before it repeats any; but messages of QoS 2 take room until
+//! their last step, so a ping that went out before such a step says nothing: the broker may have had no room to repeat
+//! what waits behind. Nor can what is older than half a round of packet ids
 //! come again, since the receive maximum allows no more in flight.
 
 use std::collections::{HashMap, VecDeque};
@@ -96,6 +98,8 @@ pub struct Stamps {
     repetition: Option<Repetition>,
     /// Nothing has come on this connection yet.
     unheard: bool,
+    /// How many of the pings on their way went out before the last step of a message of QoS 2.
+    outrun: usize,
 }
 
 /// The first messages of a resumed session.
@@ -137,6 +141,7 @@ impl Stamps {
             answered: settled,
             repetition: None,
             unheard: false,
+            outrun: 0,
         };
         let oldest = stamps.oldest();
         for record in records.into_iter().filter(|record| record.position >= oldest) {
@@ -189,6 +194,11 @@ impl Stamps {
         self.unheard = false;
     }
 
+    /// The last step of a message of QoS 2 goes out, which makes room for another one.
+    pub fn released(&mut self) {
+        self.outrun = self.pings.len();
+    }
+
     fn repeated(&mut self, packet_id: u16, hash: u64) -> Option<Received> {
         let repetition = self.repetition.as_mut()?;
         let known = repetition.by_packet_id.get(&packet_id);
@@ -222,6 +232,7 @@ impl Stamps {
     /// The connection has gone, and with it the answers to its pings.
     pub fn disconnected(&mut self) {
         self.pings.clear();
+        self.outrun = 0;
         self.answered = self.settled;
         self.acknowledged = self.settled;
         self.repetition = None;
@@ -233,6 +244,7 @@ impl Stamps {
         self.acknowledged = self.next;
         self.answered = self.next;
         self.pings.clear();
+        self.outrun = 0;
     }
 
     /// The acknowledgement of a message, and of all that came before it, is on its way.
@@ -250,7 +262,9 @@ impl Stamps {
         let Some(acknowledged) = self.pings.pop_front() else { return };
         self.settled = self.settled.max(self.answered);
         self.answered = acknowledged;
-        if std::mem::take(&mut self.unheard) {
+        if self.outrun > 0 {
+            self.outrun -= 1;
+        } else if std::mem::take(&mut self.unheard) {
             // It would have come before the answer.
             self.settled = self.next;
         }
@@ -476,6 +490,25 @@ mod tests {
         reconnect(&mut stamps);
         assert!(!stamps.wants_ping(), "there is nothing to settle");
         assert!(!stamps.receive(1, 7).repeated);
+    }
+
+    #[test]
+    fn an_answer_that_comes_while_messages_of_qos_2_take_all_room_does_not_say_that_nothing_is_repeated() {
+        let (mut stamps, given) = received(3);
+        reconnect(&mut stamps);
+        stamps.pinged();
+        stamps.released();
+        stamps.ping_answered();
+        assert_eq!(stamps.settled(), 0);
+        assert!(stamps.wants_ping(), "this one went out after the last step");
+        stamps.pinged();
+        assert_eq!(stamps.receive(2, 7).stamp, given[1]);
+        stamps.ping_answered();
+        assert_eq!(stamps.settled(), 1);
+        reconnect(&mut stamps);
+        stamps.released();
+        ping(&mut stamps);
+        assert_eq!(stamps.settled(), 3, "it had room");
     }
 
     #[test]
