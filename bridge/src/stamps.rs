@@ -91,8 +91,8 @@ pub struct Stamps {
     settled: u64,
     /// What is before this position is acknowledged.
     acknowledged: u64,
-    /// What was acknowledged when each ping went out whose answer is due.
-    pings: VecDeque<u64>,
+    /// Those whose answer is due.
+    pings: VecDeque<Ping>,
     /// The same, of the last ping that was answered.
     answered: u64,
     repetition: Option<Repetition>,
@@ -100,6 +100,16 @@ pub struct Stamps {
     unheard: bool,
     /// How many of the pings on their way went out before the last step of a message of QoS 2.
     outrun: usize,
+}
+
+/// What was known when a ping went out.
+#[derive(Clone, Copy, Debug)]
+struct Ping {
+    /// What was acknowledged: the broker has read that when it answers.
+    acknowledged: u64,
+    /// What an answer before had confirmed: the broker has saved that when it answers. Another ping that was on its way
+    /// at the same time may be answered in the same turn, and confirms nothing of the kind.
+    answered: u64,
 }
 
 /// The first messages of a resumed session.
@@ -254,14 +264,14 @@ impl Stamps {
 
     /// A ping goes out, after all acknowledgements so far.
     pub fn pinged(&mut self) {
-        self.pings.push_back(self.acknowledged);
+        self.pings.push_back(Ping { acknowledged: self.acknowledged, answered: self.answered });
     }
 
     /// A ping was answered.
     pub fn ping_answered(&mut self) {
-        let Some(acknowledged) = self.pings.pop_front() else { return };
-        self.settled = self.settled.max(self.answered);
-        self.answered = acknowledged;
+        let Some(ping) = self.pings.pop_front() else { return };
+        self.settled = self.settled.max(ping.answered);
+        self.answered = ping.acknowledged;
         if self.outrun > 0 {
             self.outrun -= 1;
         } else if std::mem::take(&mut self.unheard) {
@@ -436,6 +446,19 @@ mod tests {
         assert!(!stamps.wants_ping());
         reconnect(&mut stamps);
         assert!(!stamps.receive(2, 7).repeated);
+    }
+
+    #[test]
+    fn two_pings_that_are_on_their_way_together_may_be_answered_in_one_turn() {
+        let (mut stamps, _) = received(3);
+        stamps.acknowledge(1);
+        stamps.pinged();
+        stamps.pinged();
+        stamps.ping_answered();
+        stamps.ping_answered();
+        assert_eq!(stamps.settled(), 0);
+        ping(&mut stamps);
+        assert_eq!(stamps.settled(), 2);
     }
 
     #[test]
