@@ -23,6 +23,10 @@ pub struct Acks {
     /// The sequence number of the first slot.
     first: u64,
     slots: VecDeque<Slot>,
+    /// Those of QoS 2 that wait for their last step: packet id and position.
+    releasing: VecDeque<(u16, u64)>,
+    /// The position of the last one that was answered.
+    answered: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -55,12 +59,10 @@ impl Acks {
         }
     }
 
-    /// Appends the packets that acknowledge all messages whose turn it is; returns the last one's
-    /// position in the memory of stamps.
-    pub fn write(&mut self, out: &mut BytesMut) -> Option<u64> {
+    /// Appends the packets that acknowledge all messages whose turn it is.
+    pub fn write(&mut self, out: &mut BytesMut) {
         const PUBACK: u8 = 0x40;
         const PUBREC: u8 = 0x50;
-        let mut last = None;
         while self.slots.front().is_some_and(|slot| slot.parts == 0)
             && let Some(slot) = self.slots.pop_front()
         {
@@ -68,23 +70,37 @@ impl Acks {
             let [high, low] = slot.packet_id.to_be_bytes();
             let answer = if slot.exactly_once { PUBREC } else { PUBACK };
             out.put_slice(&[answer, 2, high, low]);
-            last = Some(slot.position);
+            if slot.exactly_once {
+                self.releasing.push_back((slot.packet_id, slot.position));
+            }
+            self.answered = Some(slot.position);
         }
-        last
     }
 
-    /// The broker gives a packet id of QoS 2 free: appends PUBCOMP, whichever id it is. Ids are not
-    /// remembered for this: a message that comes again is stored again, with the stamp that it had.
-    pub fn release(packet_id: u16, out: &mut BytesMut) {
+    /// The position in the memory of stamps of the last message that has had its last answer, and all before it.
+    pub fn ended(&self) -> Option<u64> {
+        match self.releasing.front() {
+            None => self.answered,
+            Some((_, position)) => position.checked_sub(1),
+        }
+    }
+
+    /// The broker gives a packet id of QoS 2 free: appends PUBCOMP, whichever id it is. Whether its message came by this
+    /// connection.
+    pub fn release(&mut self, packet_id: u16, out: &mut BytesMut) -> bool {
         const PUBCOMP: u8 = 0x70;
         let [high, low] = packet_id.to_be_bytes();
         out.put_slice(&[PUBCOMP, 2, high, low]);
+        let place = self.releasing.iter().position(|(releasing, _)| *releasing == packet_id);
+        place.and_then(|place| self.releasing.remove(place)).is_some()
     }
 
     /// The connection has gone: what was received over it can't be acknowledged any more.
     pub fn disconnect(&mut self) {
         self.first += self.slots.len() as u64;
         self.slots.clear();
+        self.releasing.clear();
+        self.answered = None;
     }
 
     /// Whether a message of this packet id was received and is not acknowledged yet.
@@ -95,6 +111,11 @@ impl Acks {
     /// How many messages are not acknowledged yet.
     pub fn outstanding(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Whether each message has had its last answer.
+    pub fn have_ended(&self) -> bool {
+        self.slots.is_empty() && self.releasing.is_empty()
     }
 }
 
@@ -157,21 +178,33 @@ mod tests {
         let message = acks.receive(5, true, 1, 0);
         acks.complete(message);
         assert_eq!(written(&mut acks), [0x50, 2, 0, 5]);
+        assert!(acks.outstanding() == 0 && !acks.have_ended());
         let mut out = BytesMut::new();
-        Acks::release(5, &mut out);
-        assert_eq!(out[..], [0x70, 2, 0, 5]);
+        assert!(acks.release(5, &mut out) && acks.have_ended());
+        assert!(!acks.release(5, &mut out), "it came by another connection");
+        assert_eq!(out[..], [0x70, 2, 0, 5, 0x70, 2, 0, 5]);
     }
 
     #[test]
-    fn the_position_of_the_last_acknowledged_message_is_told() {
+    fn the_position_is_told_up_to_which_all_have_had_their_last_answer() {
         let mut acks = Acks::default();
+        assert_eq!(acks.ended(), None);
         acks.receive(1, false, 0, 40);
-        acks.receive(2, false, 0, 41);
-        let blocked = acks.receive(3, false, 1, 42);
-        assert_eq!(acks.write(&mut BytesMut::new()), Some(41));
-        assert_eq!(acks.write(&mut BytesMut::new()), None);
+        acks.receive(2, true, 0, 41);
+        acks.receive(3, true, 0, 42);
+        acks.receive(4, false, 0, 43);
+        let blocked = acks.receive(5, false, 1, 44);
+        written(&mut acks);
+        assert_eq!(acks.ended(), Some(40));
+        acks.release(3, &mut BytesMut::new());
+        assert_eq!(acks.ended(), Some(40));
+        acks.release(2, &mut BytesMut::new());
+        assert_eq!(acks.ended(), Some(43));
         acks.complete(blocked);
-        assert_eq!(acks.write(&mut BytesMut::new()), Some(42));
+        written(&mut acks);
+        assert_eq!(acks.ended(), Some(44));
+        acks.disconnect();
+        assert_eq!(acks.ended(), None);
     }
 
     proptest! {

@@ -69,6 +69,6 @@ impl Room {
     /// Whether the connection is to be made anew, so that what was left comes again: when there is room for it, and
     /// nothing that was taken on this one can be mistaken for it any more.
     pub fn wants_reconnect(&self, acks: &Acks, letters: &DeadLetters, stamps: &Stamps) -> bool {
-        self.left_behind && !letters.are_many() && acks.outstanding() == 0 && stamps.is_settled()
+        self.left_behind && !letters.are_many() && acks.have_ended() && stamps.is_settled()
     }
 }

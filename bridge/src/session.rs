@@ -218,7 +218,7 @@ impl Session {
         self.stamps.pinged();
         self.subscriber.pinged();
         let nothing_waits =
-            self.subscriber.held().is_empty() && self.acks.outstanding() == 0 && self.letters.is_empty();
+            self.subscriber.held().is_empty() && self.acks.have_ended() && self.letters.is_empty();
         if let Some(leave) = &mut self.leave {
             leave.pinged(nothing_waits);
         }
@@ -270,8 +270,9 @@ impl Session {
     fn handle_other(&mut self, packet: Packet, output: &mut BytesMut) -> Result<(), SourceError> {
         match packet {
             Packet::PubRel(release) => {
-                Acks::release(release.pkid, output);
-                self.stamps.released();
+                if !self.acks.release(release.pkid, output) {
+                    self.stamps.released(release.pkid);
+                }
                 if let Some(leave) = &mut self.leave {
                     leave.heard();
                 }
@@ -518,7 +519,8 @@ impl Session {
         self.write_canary(output);
         self.rebirths.write(self.limits, output);
         let before = self.acks.outstanding();
-        if let Some(position) = self.acks.write(output) {
+        self.acks.write(output);
+        if let Some(position) = self.acks.ended() {
             self.stamps.acknowledge(position);
         }
         let metrics = &self.health.metrics;

@@ -13,9 +13,7 @@
 //! be compared with. That is what was acknowledged two pings ago: the answer to the first ping says
 //! that the broker has read the acknowledgement, and the answer to the second that it has finished the
 //! turn of its loop in which it did, and saved. A resumed session forgot whatever is older than the first
-//! message that it repeats, and all if it answers a ping before it repeats any; but messages of QoS 2 take room until
-//! their last step, so a ping that went out before such a step says nothing: the broker may have had no room to repeat
-//! what waits behind. Nor can what is older than half a round of packet ids
+//! message that it repeats, and all if it answers a ping before it repeats any. Nor can what is older than half a round of packet ids
 //! come again, since the receive maximum allows no more in flight.
 
 use std::collections::{HashMap, VecDeque};
@@ -98,8 +96,6 @@ pub struct Stamps {
     repetition: Option<Repetition>,
     /// Nothing has come on this connection yet.
     unheard: bool,
-    /// How many of the pings on their way went out before the last step of a message of QoS 2.
-    outrun: usize,
 }
 
 /// What was known when a ping went out.
@@ -151,7 +147,6 @@ impl Stamps {
             answered: settled,
             repetition: None,
             unheard: false,
-            outrun: 0,
         };
         let oldest = stamps.oldest();
         for record in records.into_iter().filter(|record| record.position >= oldest) {
@@ -204,9 +199,14 @@ impl Stamps {
         self.unheard = false;
     }
 
-    /// The last step of a message of QoS 2 goes out, which makes room for another one.
-    pub fn released(&mut self) {
-        self.outrun = self.pings.len();
+    /// The last step goes out of a message of QoS 2 that came by a connection before. Until that is saved the broker has
+    /// not forgotten it, though what it repeats begins with a younger one; nor need it have room to repeat that at once.
+    pub fn released(&mut self, packet_id: u16) {
+        self.unheard = false;
+        let known = self.repetition.as_ref().and_then(|repetition| repetition.by_packet_id.get(&packet_id));
+        if let Some(position) = known.map(|record| record.position) {
+            self.acknowledge(position);
+        }
     }
 
     fn repeated(&mut self, packet_id: u16, hash: u64) -> Option<Received> {
@@ -242,7 +242,6 @@ impl Stamps {
     /// The connection has gone, and with it the answers to its pings.
     pub fn disconnected(&mut self) {
         self.pings.clear();
-        self.outrun = 0;
         self.answered = self.settled;
         self.acknowledged = self.settled;
         self.repetition = None;
@@ -254,10 +253,10 @@ impl Stamps {
         self.acknowledged = self.next;
         self.answered = self.next;
         self.pings.clear();
-        self.outrun = 0;
     }
 
-    /// The acknowledgement of a message, and of all that came before it, is on its way.
+    /// The acknowledgement of a message, and of all that came before it, is on its way: of QoS 2 its last step, since
+    /// mosquitto saves none before.
     pub fn acknowledge(&mut self, position: u64) {
         self.acknowledged = self.acknowledged.max(position + 1);
     }
@@ -272,9 +271,7 @@ impl Stamps {
         let Some(ping) = self.pings.pop_front() else { return };
         self.settled = self.settled.max(ping.answered);
         self.answered = ping.acknowledged;
-        if self.outrun > 0 {
-            self.outrun -= 1;
-        } else if std::mem::take(&mut self.unheard) {
+        if std::mem::take(&mut self.unheard) {
             // It would have come before the answer.
             self.settled = self.next;
         }
@@ -516,22 +513,23 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_comes_while_messages_of_qos_2_take_all_room_does_not_say_that_nothing_is_repeated() {
+    fn a_message_of_qos_2_is_not_forgotten_before_its_last_step_is_saved() {
         let (mut stamps, given) = received(3);
         reconnect(&mut stamps);
-        stamps.pinged();
-        stamps.released();
-        stamps.ping_answered();
-        assert_eq!(stamps.settled(), 0);
-        assert!(stamps.wants_ping(), "this one went out after the last step");
-        stamps.pinged();
+        stamps.released(1);
         assert_eq!(stamps.receive(2, 7).stamp, given[1]);
-        stamps.ping_answered();
-        assert_eq!(stamps.settled(), 1);
-        reconnect(&mut stamps);
-        stamps.released();
         ping(&mut stamps);
-        assert_eq!(stamps.settled(), 3, "it had room");
+        assert_eq!(stamps.settled(), 0);
+        // The broker was killed, and is where it was before the step.
+        reconnect(&mut stamps);
+        let again: Vec<i64> = (1..=3).map(|id| stamps.receive(id, 7).stamp).collect();
+        assert_eq!(again, given);
+        reconnect(&mut stamps);
+        (1..=3).for_each(|id| stamps.released(id));
+        ping(&mut stamps);
+        assert_eq!(stamps.settled(), 0);
+        ping(&mut stamps);
+        assert_eq!(stamps.settled(), 3);
     }
 
     #[test]

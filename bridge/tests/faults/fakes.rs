@@ -432,8 +432,10 @@ impl Bridge {
             token.display()
         );
         std::fs::write(&token, "secret\n").expect("a token");
-        for file in ["username", "password", "login-revision"] {
-            std::fs::write(directory.join(file), "one\n").expect("a file");
+        if mqtt.contains("passwordFile") {
+            for file in ["username", "password", "login-revision"] {
+                std::fs::write(directory.join(file), "one\n").expect("a file");
+            }
         }
         std::fs::write(directory.join("bridge.yaml"), format!("{base}{routes}")).expect("a configuration");
         let (url, stop, task) = run(&directory).await;
