@@ -10,6 +10,7 @@ pub(crate) mod debian;
 pub(crate) mod docker;
 pub(crate) mod go;
 pub(crate) mod node;
+pub(crate) mod prometheus_operator;
 pub(crate) mod pull;
 pub(crate) mod telegraf;
 
