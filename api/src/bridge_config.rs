@@ -76,6 +76,10 @@ pub struct MqttConfig {
     /// A PEM file with the certificate's private key, unencrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_file: Option<String>,
+    /// A file with a word that is another one whenever the user name, the password, the certificate or its key is: all
+    /// five are replaced in one step. The bridge then connects anew, and tells the word in its status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_revision_file: Option<String>,
     /// How many messages of QoS 1 and 2 may be on their way into the database; bounds memory.
     #[serde(default = "default_receive_maximum")]
     pub receive_maximum: u16,

@@ -16,6 +16,10 @@ pub struct BridgeStatus {
     /// The newest configuration file was refused, and why; the one before is in effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_error: Option<String>,
+    /// What the file of `mqtt.loginRevisionFile` says: by these credentials the bridge connects. Empty if it can't be
+    /// read, absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_revision: Option<String>,
     /// The bridge has left: nothing waits for it at the broker, and its session there has ended.
     #[serde(default)]
     pub left: bool,
@@ -54,10 +58,11 @@ impl BridgeStatus {
     /// What an operator acts on, in one word. With it as `If-None-Match`, `GET /status` is answered when it
     /// is another one, or with 304 after a while.
     pub fn word(&self) -> String {
-        let Self { config_hash, config_error, left, broker, database, crossing } = self;
+        let Self { config_hash, config_error, login_revision, left, broker, database, crossing } = self;
         let sides = [Some(broker), Some(database), crossing.as_ref()].into_iter().flatten();
         let sides: Vec<String> = sides.map(|side| format!("{}-{}", side.reason, side.ready)).collect();
-        format!("{config_hash}.{}.{}.{left}", sides.join("."), config_error.is_some())
+        let revision = login_revision.as_deref().unwrap_or_default();
+        format!("{config_hash}.{revision}.{}.{}.{left}", sides.join("."), config_error.is_some())
     }
 }
 
@@ -78,6 +83,7 @@ mod tests {
         let status = |broker, database, crossing| BridgeStatus {
             config_hash: String::new(),
             config_error: None,
+            login_revision: None,
             left: false,
             broker: side(broker),
             database: side(database),

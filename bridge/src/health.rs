@@ -44,6 +44,7 @@ impl Health {
         let status = BridgeStatus {
             config_hash: config_hash.into(),
             config_error: None,
+            login_revision: None,
             left: false,
             broker: side("the connection to the broker has not been made yet"),
             database: side("the database has not answered yet"),
@@ -172,6 +173,14 @@ impl Health {
         self.change(|status| {
             status.config_hash = hash.into();
             status.config_error = None;
+            true
+        });
+    }
+
+    /// From now on the bridge connects by these credentials.
+    pub fn login_taken(&self, revision: Option<&str>) {
+        self.change(|status| {
+            status.login_revision = revision.map(Into::into);
             true
         });
     }

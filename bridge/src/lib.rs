@@ -50,6 +50,7 @@ pub mod intake;
 pub mod journal;
 pub mod leave;
 pub mod lines;
+pub mod login;
 pub mod memory;
 pub mod metrics;
 pub mod object;

@@ -15,6 +15,7 @@ use crate::batch::{Batches, MAX_BYTES};
 use crate::config::{ConfigError, Loaded, Watch};
 use crate::health::Health;
 use crate::journal::Journal;
+use crate::login::Login;
 use crate::metrics::{ReasonLabel, SideName};
 use crate::packet::{self, PacketError};
 use crate::session::Session;
@@ -41,6 +42,7 @@ pub struct Pipeline {
     health: Arc<Health>,
     watch: Watch,
     config: BridgeConfig,
+    login: Login,
     state: State,
     journal: Journal,
     link: Link,
@@ -56,7 +58,8 @@ impl Pipeline {
     /// Prepares everything, with what the directory remembers; connects nowhere yet.
     pub fn new(loaded: Loaded, watch: Watch, directory: &Path, health: Arc<Health>) -> Self {
         let mqtt = &loaded.config.mqtt;
-        let link = Link::new(mqtt);
+        let (link, login) = (Link::new(mqtt), Login::of(mqtt));
+        health.login_taken(login.revision());
         let sink = Sink::start(&loaded.config.database, Arc::clone(&health));
         let state = State::open(directory);
         let (journal, stamps) = Journal::open(directory, &mqtt.url, &mqtt.client_id);
@@ -67,6 +70,7 @@ impl Pipeline {
             health,
             watch,
             config: loaded.config,
+            login,
             state,
             journal,
             link,
@@ -266,6 +270,12 @@ impl Pipeline {
             self.session.disconnected();
         }
         self.leave().await;
+        if self.login.poll() {
+            tracing::info!("the credentials for the broker have changed: connecting anew");
+            self.link.redial().await;
+            self.session.disconnected();
+            self.health.login_taken(self.login.revision());
+        }
         let nothing_waits =
             self.session.outstanding() == 0 && self.batches.is_empty() && !self.sink.is_busy();
         let excused = nothing_waits || !self.health.status().sides_are_ready();
@@ -320,6 +330,8 @@ impl Pipeline {
                 true => self.session.moved(None),
                 false => self.forget(new, self.state.filters(new)),
             }
+            self.login = Login::of(new);
+            self.health.login_taken(self.login.revision());
         }
         if !loaded.leaves {
             self.health.left(false);

@@ -251,7 +251,14 @@ impl Link {
         self.close().await;
         self.config = config.clone();
         self.backoff.reset();
-        self.state = State::Waiting(Instant::now());
+    }
+
+    /// Closes the connection in order and dials at once, unless it was left for good.
+    pub async fn redial(&mut self) {
+        if !matches!(self.state, State::Left) {
+            self.close().await;
+            self.backoff.reset();
+        }
     }
 
     /// Says goodbye; the broker keeps the session.

@@ -73,6 +73,7 @@ impl Bridge {
                 ca_file: None,
                 certificate_file: None,
                 key_file: None,
+                login_revision_file: None,
                 receive_maximum: 2_000,
                 keep_alive_seconds: 10,
                 session_expiry_seconds: 3_600,

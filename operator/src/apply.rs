@@ -156,6 +156,7 @@ pub async fn apply(
         service,
         stateful_set,
         live_hash: _,
+        login_revision: _,
         mounted_hash: _,
     }) = bridge
     {

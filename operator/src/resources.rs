@@ -100,6 +100,8 @@ pub struct BridgeObjects {
     pub stateful_set: StatefulSet,
     /// The hash of its configuration, as the bridge computes it.
     pub live_hash: String,
+    /// What stands for the credentials that it shows the broker, as it tells them.
+    pub login_revision: String,
     /// The hash of all that it rereads.
     pub mounted_hash: String,
 }

@@ -88,18 +88,20 @@ pub struct Parts {
 }
 
 /// How the bridge is, from what it says of itself.
-pub fn of_bridge(status: &BridgeStatus, applied_hash: &str) -> Part {
+pub fn of_bridge(status: &BridgeStatus, applied_hash: &str, login_revision: &str) -> Part {
     if let Some(error) = &status.config_error {
         return Part::not_ready(
             "ConfigurationRefused",
             format!("the bridge refuses its configuration: {error}"),
         );
     }
-    if status.config_hash != applied_hash {
+    // One of a version before this tells no revision: it is being replaced.
+    let login_is_old = status.login_revision.as_ref().is_some_and(|known| known != login_revision);
+    if status.config_hash != applied_hash || login_is_old {
         // `refresh` waits for as long as it is this.
         return Part::not_ready(
             "ConfigurationPending",
-            "the bridge has not read its newest configuration yet",
+            "the bridge has not read its newest configuration and credentials yet",
         );
     }
     for (side, name) in [(&status.broker, "Broker"), (&status.database, "Database")] {

@@ -105,24 +105,31 @@ fn the_bridge_is_ready_with_both_sides_and_the_newest_configuration() {
     let said = |hash: &str, broker: bool, database: bool| BridgeStatus {
         config_hash: hash.into(),
         config_error: None,
+        login_revision: Some("word".into()),
         left: false,
         broker: side(broker),
         database: side(database),
         crossing: None,
     };
-    assert!(of_bridge(&said("new", true, true), "new").ready);
-    assert_eq!(of_bridge(&said("old", true, true), "new").reason, "ConfigurationPending");
-    assert_eq!(of_bridge(&said("new", false, true), "new").reason, "BrokerNotAuthorized");
-    assert_eq!(of_bridge(&said("new", true, false), "new").reason, "DatabaseNotAuthorized");
+    assert!(of_bridge(&said("new", true, true), "new", "word").ready);
+    assert_eq!(of_bridge(&said("old", true, true), "new", "word").reason, "ConfigurationPending");
+    assert_eq!(of_bridge(&said("new", false, true), "new", "word").reason, "BrokerNotAuthorized");
+    assert_eq!(of_bridge(&said("new", true, false), "new", "word").reason, "DatabaseNotAuthorized");
+    let login = |revision: Option<&str>| {
+        let login_revision = revision.map(Into::into);
+        of_bridge(&BridgeStatus { login_revision, ..said("new", true, true) }, "new", "word")
+    };
+    assert_eq!(login(Some("")).reason, "ConfigurationPending");
+    assert!(login(None).ready, "it is of a version that doesn't tell, and is being replaced");
     let crossing = |ready: bool, reason: &str| {
         let crossing = Side { ready, reason: reason.into(), message: "how".into() };
-        of_bridge(&BridgeStatus { crossing: Some(crossing), ..said("new", true, true) }, "new")
+        of_bridge(&BridgeStatus { crossing: Some(crossing), ..said("new", true, true) }, "new", "word")
     };
     assert_eq!(crossing(true, "Crossed"), Part::ready("how"));
     assert_eq!(crossing(true, "Behind"), Part { reason: "Behind".into(), ..Part::ready("how") });
     assert_eq!(crossing(false, "NotCrossing"), Part::not_ready("NotCrossing", "how"));
     let refused = BridgeStatus { config_error: Some("no".into()), ..said("old", true, true) };
-    assert_eq!(of_bridge(&refused, "new").reason, "ConfigurationRefused");
+    assert_eq!(of_bridge(&refused, "new", "word").reason, "ConfigurationRefused");
 }
 
 const SET: &str = "{metadata: {name: lab-broker, generation: 2}, spec: {replicas: 1, selector: {}, template: {}}, \

@@ -49,6 +49,8 @@ pub(crate) struct Peer {
     pub(crate) answers_pings: bool,
     /// What the bridge asked for when it connected.
     pub(crate) asked: Option<Connect>,
+    /// The user name and the password that it showed.
+    pub(crate) login: Option<(String, String)>,
 }
 
 impl FakeBroker {
@@ -68,10 +70,12 @@ impl FakeBroker {
     /// Takes a connection up to its CONNECT, and answers that.
     pub(crate) async fn answer(&self, code: ConnectReturnCode, session_present: bool) -> Peer {
         let stream = self.connection().await;
-        let mut peer = Peer { stream, input: BytesMut::new(), pings: 0, answers_pings: true, asked: None };
-        let Packet::Connect(connect, ..) = peer.packet().await else { panic!("no CONNECT") };
+        let input = BytesMut::new();
+        let mut peer = Peer { stream, input, pings: 0, answers_pings: true, asked: None, login: None };
+        let Packet::Connect(connect, _, login) = peer.packet().await else { panic!("no CONNECT") };
         assert!(!connect.clean_start, "the session is to be kept");
         peer.asked = Some(connect);
+        peer.login = login.map(|login| (login.username, login.password));
         peer.send(Packet::ConnAck(ConnAck { session_present, code, properties: None })).await;
         peer
     }
@@ -412,13 +416,14 @@ impl Bridge {
         Self::connect(&format!("url: 'mqtt://{}'", broker.address()), influx, routes).await
     }
 
-    /// Starts a bridge that finds its broker by these settings.
+    /// Starts a bridge that finds its broker by these settings, in which DIRECTORY is where its files are.
     pub(crate) async fn connect(mqtt: &str, influx: &FakeInflux, routes: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("bridge-faults-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&directory).expect("a directory");
         let token = directory.join("token");
+        let mqtt = mqtt.replace("DIRECTORY", &directory.display().to_string());
         let keep_alive = if mqtt.contains("keepAliveSeconds") { "" } else { ", keepAliveSeconds: 1" };
         let base = format!(
             "pipeline: lab\nmqtt: {{{mqtt}, clientId: lab-bridge{keep_alive}}}\n\
@@ -427,6 +432,9 @@ impl Bridge {
             token.display()
         );
         std::fs::write(&token, "secret\n").expect("a token");
+        for file in ["username", "password", "login-revision"] {
+            std::fs::write(directory.join(file), "one\n").expect("a file");
+        }
         std::fs::write(directory.join("bridge.yaml"), format!("{base}{routes}")).expect("a configuration");
         let (url, stop, task) = run(&directory).await;
         iotpipeline_bridge::source::install_crypto();
@@ -456,8 +464,9 @@ impl Bridge {
         std::fs::rename(new, self.directory.join("bridge.yaml")).expect("a configuration");
     }
 
-    pub(crate) fn set_token(&self, token: &str) {
-        std::fs::write(self.directory.join("token"), token).expect("a token");
+    /// Writes one of its files of credentials.
+    pub(crate) fn set_credential(&self, file: &str, text: &str) {
+        std::fs::write(self.directory.join(file), text).expect("a file");
     }
 
     /// As SIGTERM does.

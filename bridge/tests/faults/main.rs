@@ -6,6 +6,7 @@ mod certificates;
 mod complaints;
 mod fakes;
 mod holding;
+mod login;
 mod rebirth;
 mod refusals;
 mod repetition;
@@ -214,7 +215,7 @@ async fn a_token_that_is_not_accepted_is_reported_and_a_new_one_used_at_once() {
     assert!(!status.ready() && !status.database.message.contains("secret"));
     assert_eq!(bridge.get("/readyz").await.0, 503);
     peer.quiet().await;
-    bridge.set_token("another");
+    bridge.set_credential("token", "another");
     assert_eq!(peer.acknowledged(1).await, [1]);
     bridge.status("ready", |status| status.ready()).await;
 }

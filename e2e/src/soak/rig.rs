@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::bridge_process::Bridge;
-use crate::conditions::eventually_true;
+use crate::conditions::{Probe, eventually, eventually_true};
 use crate::containers::{Container, Speaks, admits_clients, broker, database};
 use crate::fault_proxy::{End, FaultProxy, Flow};
 use crate::influx::Influx;
@@ -173,8 +173,15 @@ impl<'a> Rig<'a> {
         let letters = Letters::default();
         let refusing = ["undecodable", "typed"].map(|kind| format!("{kind}-{name}"));
         let witness = letters.follow(parts.broker.port, name, &refusing).await?;
-        // So that the database refuses integers in this field.
-        parts.influx.write(&format!("typed-{name} value=\"text\"")).await?;
+        // So that the database refuses integers in this field. It may be busy with the run before.
+        let text = format!("typed-{name} value=\"text\"");
+        eventually("the database takes a point", STORED, async || {
+            Ok(match parts.influx.write(&text).await {
+                Ok(()) => Probe::Found(()),
+                Err(error) => Probe::NotYet(format!("{error:#}")),
+            })
+        })
+        .await?;
         let site = Site { parts, name: name.to_owned(), qos, letters };
         let routes = routes(name, qos);
         let mut bridge = Bridge::between(to_broker.port(), to_database.port(), &site.client_id(), &routes)?;

@@ -62,8 +62,15 @@ impl Bridges {
         let config_hash = lock(&self.hashes).get(&set)?.clone();
         let side = |message: &str| Side { ready: true, reason: "Connected".into(), message: message.into() };
         let (broker, database) = (side("a fake of the broker"), side("a fake of the database"));
-        let mut status =
-            BridgeStatus { config_hash, config_error: None, left: false, broker, database, crossing: None };
+        let mut status = BridgeStatus {
+            config_hash,
+            config_error: None,
+            login_revision: None,
+            left: false,
+            broker,
+            database,
+            crossing: None,
+        };
         if let Some(words) = lock(&self.words).get(&set) {
             (*words)?(&mut status);
         }

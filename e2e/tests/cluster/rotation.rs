@@ -47,6 +47,12 @@ async fn credentials_are_made_anew_without_a_loss_and_without_a_gap_in_the_dashb
             .replace("  routes:\n", "  dashboard: {}\n  routes:\n");
         let pipeline = Pipeline::ready(&namespace, &yaml).await?;
         let before = made(&pipeline).await?;
+        let keeps_its_pod = async || {
+            let mut pods = pipeline.incarnations().await?;
+            pods.retain(|(name, ..)| !name.contains("dashboard"));
+            anyhow::Ok(pods)
+        };
+        let pods = keeps_its_pod().await?;
         let user = pipeline.part("broker-gateway");
         let certificate = pipeline.secret(&user, "tls.crt").await?;
         let door = pipeline.broker_for(&certificate, &pipeline.secret(&user, "tls.key").await?).await?;
@@ -85,6 +91,7 @@ async fn credentials_are_made_anew_without_a_loss_and_without_a_gap_in_the_dashb
         ensure!(account.without_subscriber == 0, "the bridge's session was lost: {account:?}");
         ensure!(gap < Duration::from_secs(3), "the dashboard was away for {gap:?}");
 
+        ensure!(keeps_its_pod().await? == pods, "more than the dashboard was restarted");
         let (_forward, influx) = pipeline.database().await?;
         let stored = influx.all_stored("numbers", "n", 0..MESSAGES, SOON).await?;
         ensure!(stored.len() as u64 == MESSAGES, "{} are stored", stored.len());

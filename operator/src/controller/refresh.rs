@@ -223,7 +223,7 @@ async fn ask(
             let unreachable = || Part::not_ready("Unreachable", "the bridge does not answer the operator");
             return Ok(Answer { member, part: workload.and(unreachable), heard: None, left: false });
         };
-        let part = of_bridge(&status, &bridge.live_hash);
+        let part = of_bridge(&status, &bridge.live_hash, &bridge.login_revision);
         let is_pending = part.reason == "ConfigurationPending";
         if !is_pending || started.elapsed() > PATIENCE {
             // Its sides come before its readiness, which follows them a moment later.

@@ -18,6 +18,15 @@ const CREDENTIALS: &str = "/etc/iotpipeline-credentials";
 /// The secret part of its client id.
 const SESSION: &str = "session";
 
+/// The files by which the bridge logs in at the broker, and what stands for all of them.
+const LOGIN: [&str; 4] = ["username", "password", BROKER_CERTIFICATE, BROKER_KEY];
+
+const LOGIN_REVISION: &str = "login-revision";
+
+const BROKER_CERTIFICATE: &str = "broker-client.crt";
+
+const BROKER_KEY: &str = "broker-client.key";
+
 const BROKER_CA: &str = "broker-ca.crt";
 
 const DATABASE_CA: &str = "database-ca.crt";
@@ -26,7 +35,9 @@ const DATABASE_CA: &str = "database-ca.crt";
 pub fn desired(plan: &Plan, token: &str) -> BridgeObjects {
     let pipeline = &plan.pipeline;
     let credentials = credentials(plan, token);
-    let data: Vec<(&str, &str)> = credentials.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let mut data: Vec<(&str, &str)> = credentials.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let login_revision = login_revision(plan, &data);
+    data.push((LOGIN_REVISION, &login_revision));
     let config = render(&config(plan));
     let files: Vec<&[u8]> = data
         .iter()
@@ -36,6 +47,7 @@ pub fn desired(plan: &Plan, token: &str) -> BridgeObjects {
     BridgeObjects {
         live_hash: hash(&[config.as_bytes()]),
         mounted_hash: keyed_hash(secret_key(plan, &data), &files),
+        login_revision: login_revision.clone(),
         secret: remembering(plan, secret(part_metadata(pipeline, Component::Bridge), "Opaque", &data)),
         config_map: ConfigMap {
             metadata: part_metadata(pipeline, Component::Bridge),
@@ -48,7 +60,7 @@ pub fn desired(plan: &Plan, token: &str) -> BridgeObjects {
             pod::stateful_set(
                 pipeline,
                 Component::Bridge,
-                pod::template(pipeline, pod(plan, &data)),
+                pod::template(pipeline, pod(plan)),
                 pod::claims(pipeline, Component::Bridge, "state", &plan.bridge_volume),
             ),
         ),
@@ -78,13 +90,8 @@ fn service(pipeline: &Identity) -> k8s_openapi::api::core::v1::Service {
     service
 }
 
-fn pod(plan: &Plan, credentials: &[(&str, &str)]) -> Pod {
+fn pod(plan: &Plan) -> Pod {
     let pipeline = &plan.pipeline;
-    // The token is reread with every write, an authority with every connection, and the session's secret is of use once.
-    // A change of the rest restarts the bridge, which loses nothing.
-    let is_reread = |key: &str| ["token", SESSION, BROKER_CA, DATABASE_CA].contains(&key);
-    let others = credentials.iter().filter(|(key, _)| !is_reread(key));
-    let restart: Vec<&[u8]> = others.flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]).collect();
     Pod {
         component: Component::Bridge,
         user: USER,
@@ -94,10 +101,17 @@ fn pod(plan: &Plan, credentials: &[(&str, &str)]) -> Pod {
             pod::config_volume("config", pipeline.names.of_part(Component::Bridge), &[]),
             pod::secret_volume("credentials", pipeline.names.of_part(Component::Bridge), &[]),
         ],
-        restart_hash: Some(keyed_hash(secret_key(plan, credentials), &restart)),
+        restart_hash: None,
         shared_processes: false,
         grace_seconds: 30,
     }
+}
+
+/// Another one with any other login.
+fn login_revision(plan: &Plan, credentials: &[(&str, &str)]) -> String {
+    let login = credentials.iter().filter(|(key, _)| LOGIN.contains(key));
+    let login: Vec<&[u8]> = login.flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]).collect();
+    keyed_hash(secret_key(plan, credentials), &login)
 }
 
 /// Something random that is known to nobody who may read the pods.
@@ -147,8 +161,8 @@ fn credentials(plan: &Plan, token: &str) -> Vec<(&'static str, String)> {
                 files.push(("password", password.clone()));
             }
             if let Some((certificate, key)) = &external.certificate {
-                files.push(("broker-client.crt", certificate.clone()));
-                files.push(("broker-client.key", key.clone()));
+                files.push((BROKER_CERTIFICATE, certificate.clone()));
+                files.push((BROKER_KEY, key.clone()));
             }
         }
     }
@@ -178,8 +192,9 @@ pub fn config(plan: &Plan) -> BridgeConfig {
             username_file: login.then(|| file("username")),
             password_file: login.then(|| file("password")),
             ca_file: plan.broker.ca().map(|_| file(BROKER_CA)),
-            certificate_file: certificate.then(|| file("broker-client.crt")),
-            key_file: certificate.then(|| file("broker-client.key")),
+            certificate_file: certificate.then(|| file(BROKER_CERTIFICATE)),
+            key_file: certificate.then(|| file(BROKER_KEY)),
+            login_revision_file: Some(file(LOGIN_REVISION)),
             receive_maximum: 10_000,
             keep_alive_seconds: 30,
             session_expiry_seconds: 86_400,

@@ -32,9 +32,7 @@ pub(crate) fn render(desired: &Desired) -> String {
     if let Some(DatabaseObjects { secret, service, stateful_set }) = database {
         documents.extend([document(secret), document(service), document(stateful_set)]);
     }
-    if let Some(BridgeObjects { secret, config_map, service, stateful_set, live_hash: _, mounted_hash: _ }) =
-        bridge.wanted()
-    {
+    if let Some(BridgeObjects { secret, config_map, service, stateful_set, .. }) = bridge.wanted() {
         documents.extend([document(secret), document(config_map), document(service), document(stateful_set)]);
     }
     if let Some(DashboardObjects { secret, config_map, service, deployment, live_hash: _ }) =
