@@ -105,13 +105,3 @@ fn who_wrote_a_field_and_what_a_pod_runs_is_not_kept() {
     assert_eq!(kept[0].metadata.managed_fields, None);
     assert_eq!((&kept[0].spec, &kept[0].status), (&None, &pod.status));
 }
-
-#[test]
-fn a_pipeline_that_is_distrusted_is_asked_for() {
-    let cache = filled(&[secret("a", 1)]);
-    cache.distrust("n", "lab");
-    assert_eq!(known(&cache), None);
-    cache.replace("n", "lab", &[secret("b", 3)], Some(4));
-    cache.trust("n", "lab");
-    assert_eq!(known(&cache), of(&[("b", "3")]));
-}
