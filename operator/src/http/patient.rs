@@ -3,7 +3,7 @@
 
 use std::future::Future;
 
-use axum::http::Uri;
+use axum::http::{HeaderValue, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -61,7 +61,10 @@ impl Patient {
              Connection: close\r\n\r\n"
         );
         let (connector, fence) = (self.connector.clone(), self.fence.clone());
+        // The word is of the other side's making.
+        let word = HeaderValue::from_str(word);
         async move {
+            word?;
             let mut stream = Box::pin(sent(connector, fence, to, request)).await?;
             let mut status = [0; "HTTP/1.1 304".len()];
             stream.read_exact(&mut status).await?;
@@ -125,6 +128,13 @@ mod tests {
         let (request, unchanged) = asked(true, "HTTP/1.1 304 Not Modified\r\n\r\n").await;
         assert!(request.starts_with("GET http://10.0.0.1:9090/status HTTP/1.1\r\nHost: 10.0.0.1:9090\r\n"));
         assert_eq!(unchanged, Some(true));
+    }
+
+    #[tokio::test]
+    async fn a_word_that_would_be_more_than_one_header_is_not_sent() {
+        let url = "http://127.0.0.1:1/status".parse().expect("an address");
+        let asked = Patient::through(None, &Fence::open()).is_unchanged(&url, "a\r\nX: b").await;
+        assert!(asked.is_err_and(|error| error.is::<axum::http::header::InvalidHeaderValue>()));
     }
 
     #[tokio::test]
