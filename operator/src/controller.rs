@@ -4,6 +4,7 @@ mod answers;
 mod database;
 mod events;
 mod follow;
+mod given;
 mod parts;
 mod recent;
 mod refresh;
@@ -23,7 +24,7 @@ use tokio::sync::Semaphore;
 use crate::apply::{ApplyError, apply, ask_for_certificates};
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::http::{self, HttpError};
+use crate::http::{self, HttpError, Patient};
 use crate::leader::fence::Fence;
 use crate::metrics::{Metrics, Outcome};
 use crate::observe::{ObserveError, Observed, observe};
@@ -55,9 +56,12 @@ pub struct Context {
     pub fence: Fence,
     /// For the bridge's status and for databases and dashboards without an authority of their own.
     pub http: reqwest::Client,
+    /// For what is held back until there is news.
+    patient: Patient,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     followed: follow::Followed,
+    given: Arc<given::Given>,
     /// What the watches have told of the pipelines' objects.
     pub cache: Arc<Cache>,
     /// When content that pods read was first written, by its hash.
@@ -99,6 +103,7 @@ impl Context {
         metrics: Arc<Metrics>,
     ) -> Result<Self, HttpError> {
         let http = http::client(None, &fence)?;
+        let patient = Patient::new(&fence)?;
         let followed = follow::Followed::new();
         let permits = Semaphore::new(CONCURRENCY.into());
         Ok(Self {
@@ -106,7 +111,9 @@ impl Context {
             config,
             fence,
             http,
+            patient,
             followed,
+            given: Arc::default(),
             metrics,
             cache: Arc::default(),
             written: Recent::default(),
@@ -139,7 +146,7 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
     };
     let (store, pipelines) = watches.pipelines();
     context.metrics.add_store(store.clone());
-    let (known, forgetful, own) = (store.clone(), context.clone(), watches.namespace.clone());
+    let (given, forgetful, own) = (context.given.clone(), context.clone(), watches.namespace.clone());
     Controller::for_stream(pipelines, store)
         .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
         .watches_stream(watches.stateful_sets(), watch::pipeline_of)
@@ -147,7 +154,7 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
         .watches_stream(watches.services(), watch::pipeline_of)
         .watches_stream(watches.config_maps(), watch::pipeline_of)
         .watches_stream(watches.secrets(), watch::pipeline_of)
-        .watches_stream(watches.foreign_secrets(), move |secret| watch::users_of(&known, &secret))
+        .watches_stream(watches.foreign_secrets(given.clone()), move |secret| given.users_of(&secret))
         .watches_stream(watches.pods(), watch::pipeline_of)
         .reconcile_on(context.followed.news())
         .watches_stream(watches.claims(), watch::pipeline_of)
@@ -202,6 +209,7 @@ async fn pass(pipeline: &IoTPipeline, context: &Arc<Context>) -> Result<Option<D
     if pipeline.spec.suspend {
         return report(context, pipeline, &Facts::Suspended).await.map(Some);
     }
+    context.given.note(pipeline);
     let observed = match observe(&context.client, &context.cache, pipeline).await {
         Ok(observed) => observed,
         Err(error) => return Err(tell(context, pipeline, error.into()).await),
@@ -297,6 +305,7 @@ impl Context {
         self.failures().remove(&key);
         self.generations.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         self.followed.pause(&key);
+        self.given.forget(namespace, name);
         self.cache.trust(namespace, name);
     }
 

@@ -1,12 +1,17 @@
 //! What the clients of InfluxDB's and Grafana's API share: the HTTP client, and how an answer becomes an
 //! error.
 
+mod patient;
+
 use std::time::Duration;
 
+use axum::http::uri::InvalidUri;
 use reqwest::{Certificate, Client, Proxy, RequestBuilder, Response, StatusCode, redirect};
 use serde::Deserialize;
 
 use crate::leader::fence::Fence;
+
+pub use patient::Patient;
 
 /// Names a proxy for databases, dashboards and bridges, but not for the API server: outside of a cluster
 /// their names and addresses mean nothing.
@@ -18,6 +23,22 @@ const LONGEST: usize = 1 << 20;
 /// So much of what was said is told, in characters.
 const TOLD: usize = 200;
 
+const USER_AGENT: &str = concat!("iotpipeline-operator/", env!("CARGO_PKG_VERSION"));
+
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// Whoever says nothing for so long is asked by the kernel whether its node is there,
+const KEEPALIVE: Duration = Duration::from_secs(2);
+
+/// again after this,
+const PROBE: Duration = Duration::from_secs(1);
+
+/// and so often.
+const PROBES: u32 = 2;
+
+/// What is not acknowledged by the other kernel after this never will be.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(4);
+
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
@@ -27,6 +48,9 @@ pub enum HttpError {
     /// The proxy's address is none.
     #[error("{PROXY} is no address of a proxy")]
     Proxy(#[source] reqwest::Error),
+    /// The proxy's address is no URI.
+    #[error("{PROXY} is no address of a proxy")]
+    ProxyAddress(#[source] InvalidUri),
     /// TLS could not be set up.
     #[error("set up an HTTP client")]
     Client(#[source] reqwest::Error),
@@ -167,13 +191,12 @@ pub fn absent<T>(found: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
 /// If the certificate authority is none.
 pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
     let mut builder = Client::builder()
-        .connect_timeout(Duration::from_secs(3))
+        .connect_timeout(CONNECT)
         .timeout(Duration::from_secs(10))
-        // A bridge may be silent for a minute while it is followed: the kernel asks whether its node is there.
-        .tcp_keepalive(Duration::from_secs(2))
-        .tcp_keepalive_interval(Duration::from_secs(1))
-        .tcp_keepalive_retries(2)
-        .tcp_user_timeout(Duration::from_secs(4))
+        .tcp_keepalive(KEEPALIVE)
+        .tcp_keepalive_interval(PROBE)
+        .tcp_keepalive_retries(PROBES)
+        .tcp_user_timeout(UNACKNOWLEDGED)
         // A kept connection would stay with what answered it first: before kube-proxy knows a new
         // service's address, that can be a stranger, and a pod that was replaced answers nothing.
         .pool_max_idle_per_host(0)
@@ -181,7 +204,7 @@ pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
         // Variables that are meant for other programs don't lead credentials elsewhere.
         .no_proxy()
         .connector_layer(fence.clone())
-        .user_agent(concat!("iotpipeline-operator/", env!("CARGO_PKG_VERSION")));
+        .user_agent(USER_AGENT);
     if let Ok(proxy) = std::env::var(PROXY) {
         builder = builder.proxy(Proxy::all(proxy).map_err(HttpError::Proxy)?);
     }

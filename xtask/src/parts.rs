@@ -12,6 +12,7 @@ pub(crate) mod docker;
 pub(crate) mod go;
 mod module;
 pub(crate) mod node;
+pub(crate) mod prometheus_operator;
 pub(crate) mod pull;
 pub(crate) mod telegraf;
 

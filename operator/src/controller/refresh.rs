@@ -218,7 +218,7 @@ async fn ask(
     let started = Instant::now();
     let mut last_touch = started;
     loop {
-        let Some(status) = status_of(context, &url).await else {
+        let Some(status) = status_of(&context.http, &url).await else {
             // It has only just started, or the workload knows what is the matter.
             let unreachable = || Part::not_ready("Unreachable", "the bridge does not answer the operator");
             return Ok(Answer { member, part: workload.and(unreachable), heard: None, left: false });
@@ -239,8 +239,9 @@ async fn ask(
     }
 }
 
-async fn status_of(context: &Context, url: &str) -> Option<BridgeStatus> {
-    let answer = context.http.get(url).timeout(Duration::from_secs(2)).send().await.ok()?;
+/// What a bridge says of itself, if it does.
+pub(super) async fn status_of(http: &reqwest::Client, url: &str) -> Option<BridgeStatus> {
+    let answer = http.get(url).timeout(Duration::from_secs(2)).send().await.ok()?;
     let body = http::body(answer.error_for_status().ok()?).await.ok()??;
     serde_json::from_slice(&body).ok()
 }
