@@ -63,6 +63,8 @@ impl Database {
                 made["token"] = format!("fake-token-{:016x}", fastrand::u64(..)).into();
                 (StatusCode::CREATED, made)
             }
+            // One without a point, which asks whether points would be taken.
+            ("POST", "/api/v2/write") => (StatusCode::NO_CONTENT, Value::Null),
             _ => (StatusCode::NOT_FOUND, json!({"message": format!("the fake has no {method} {path}")})),
         }
     }

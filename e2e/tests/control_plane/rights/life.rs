@@ -127,10 +127,12 @@ async fn life(scene: &Scene<'_>) -> Result<()> {
     let pending = unscheduled("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.");
     scene.claim("database").await?;
     scene.stage.pod_is::<StatefulSet>(NAMESPACE, "database", pending).await?;
-    told(client, NAMESPACE, "False", "DatabaseUnschedulable").await?;
+    told(client, NAMESPACE, "False", "DatabaseVolumePending").await?;
     scene.stage.pod_starts::<StatefulSet>(NAMESPACE, "database").await?;
     told(client, NAMESPACE, "True", "Ready").await?;
 
+    // The second bridge ends when nothing waits for it any more.
+    scene.stage.bridges_say(NAMESPACE, Some(Some(|status| status.left = true)));
     apply(client, pipeline(NAMESPACE, &little())).await?;
     told(client, NAMESPACE, "True", "Ready").await?;
     Ok(())
