@@ -134,6 +134,26 @@ impl Bridge {
         self.write_config()
     }
 
+    /// Another way to the broker: its URL, who vouches for it, and the bridge's own certificate and key. All are PEM.
+    ///
+    /// # Errors
+    /// If a file can't be written.
+    pub fn set_door(
+        &mut self,
+        url: String,
+        authority: Option<&str>,
+        own: Option<(&str, &str)>,
+    ) -> Result<()> {
+        let write =
+            |name: &str, pem: &str| anyhow::Ok(self.directory.write(name, pem)?.display().to_string());
+        let ca_file = authority.map(|pem| write("broker-ca.crt", pem)).transpose()?;
+        let certificate_file = own.map(|(pem, _)| write("client.crt", pem)).transpose()?;
+        let key_file = own.map(|(_, pem)| write("client.key", pem)).transpose()?;
+        self.config.mqtt =
+            MqttConfig { url, ca_file, certificate_file, key_file, ..self.config.mqtt.clone() };
+        self.write_config()
+    }
+
     /// Other seconds between pings, from the next start on.
     ///
     /// # Errors

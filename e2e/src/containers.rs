@@ -234,7 +234,7 @@ impl Container {
 /// # Errors
 /// If it doesn't start.
 pub async fn broker() -> Result<Container> {
-    broker_that_queues(0).await
+    broker_with("", &[]).await
 }
 
 /// The same with a bound of so many bytes for what waits for a client; 0 is none.
@@ -242,15 +242,30 @@ pub async fn broker() -> Result<Container> {
 /// # Errors
 /// If it doesn't start.
 pub async fn broker_that_queues(bytes: u64) -> Result<Container> {
+    start_broker(bytes, "", &[]).await
+}
+
+/// The same with more in its configuration, and with files: `@FILES@` is where they are.
+///
+/// # Errors
+/// If it doesn't start.
+pub async fn broker_with(more: &str, files: &[(&str, &str)]) -> Result<Container> {
+    start_broker(0, more, files).await
+}
+
+async fn start_broker(queue: u64, more: &str, files: &[(&str, &str)]) -> Result<Container> {
     let (port, directory) = (free_port()?, Directory::new("mosquitto")?);
     let old_port = free_port()?;
     let text = MOSQUITTO_CONF.replace("@PORT@", &port.to_string());
-    let text = text.replace("@OLD_PORT@", &old_port.to_string());
-    let text = text.replace("max_queued_bytes 0", &format!("max_queued_bytes {bytes}"));
+    let text = text.replace("@OLD_PORT@", &old_port.to_string()) + more;
+    let text = text.replace("max_queued_bytes 0", &format!("max_queued_bytes {queue}"));
+    for (name, content) in files {
+        directory.write(name, content)?;
+    }
+    let place = directory.path().display().to_string();
     let mut container = match environment::program(Image::Mosquitto) {
         Some(program) => {
-            let data = format!("{}/", directory.path().display());
-            let mut text = text.replace("/data/", &data);
+            let mut text = text.replace("/data/", &format!("{place}/")).replace("@FILES@", &place);
             if let Some(plugin) = environment::mosquitto_plugin() {
                 text = text.replace(MOSQUITTO_PLUGIN, &plugin);
             }
@@ -259,8 +274,8 @@ pub async fn broker_that_queues(bytes: u64) -> Result<Container> {
             Container { runs: Runs::AsProcess(Box::new(program)), port, old_port: None }
         }
         None => {
-            let file = directory.write("mosquitto.conf", &text)?;
-            let mount = format!("{}:/e2e/mosquitto.conf:ro", file.display());
+            directory.write("mosquitto.conf", &text.replace("@FILES@", "/e2e"))?;
+            let mount = format!("{place}:/e2e:ro");
             let options = ["--volume", &mount, "--entrypoint", "mosquitto"];
             let command = ["-c", "/e2e/mosquitto.conf"];
             Container::run("broker", Image::Mosquitto, port, &options, &command, Some(directory)).await?

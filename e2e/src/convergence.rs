@@ -16,14 +16,13 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, DynamicObject, ListParams};
 use kube::config::Kubeconfig;
 use kube::core::ApiResource;
-use kube::discovery::{Discovery, Scope, verbs};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::api_proxy::{ApiProxy, Fault, Passed};
 use crate::conditions::{Probe, eventually};
-use crate::control_plane::{ControlPlane, User, apply};
+use crate::control_plane::{ControlPlane, User, apply, namespaced_kinds};
 use crate::replica::{LEASE, Replica};
 use crate::stage::Stage;
 
@@ -68,14 +67,8 @@ impl Scene {
         let plane = ControlPlane::start().await?;
         let admin = plane.client(User::Admin).await?;
         let stage = Stage::start(&plane.client(User::Stage).await?).await?;
-        let found = Discovery::new(admin.clone()).run().await?;
-        let kinds = found.groups().flat_map(|group| group.recommended_resources());
-        let kinds = kinds.filter(|(kind, capabilities)| {
-            capabilities.scope == Scope::Namespaced
-                && capabilities.supports_operation(verbs::LIST)
-                && !LEFT_OUT.contains(&kind.kind.as_str())
-        });
-        let kinds = kinds.map(|(kind, _)| kind).collect();
+        let mut kinds = namespaced_kinds(&admin).await?;
+        kinds.retain(|kind| !LEFT_OUT.contains(&kind.kind.as_str()));
         Ok(Self { plane, stage, admin, kinds })
     }
 

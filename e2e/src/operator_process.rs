@@ -28,15 +28,25 @@ impl Operator {
     /// # Errors
     /// If there is none, or it doesn't become ready.
     pub async fn start(plane: &ControlPlane, stage: &Stage) -> Result<Self> {
+        let manifest = std::fs::read_to_string(environment::repository("manifests/install.yaml"))?;
+        Self::start_as(plane, stage, &manifest, "info").await
+    }
+
+    /// The same with the configuration of another manifest, and with another log level.
+    ///
+    /// # Errors
+    /// If there is none, or it doesn't become ready.
+    pub async fn start_as(plane: &ControlPlane, stage: &Stage, manifest: &str, level: &str) -> Result<Self> {
         let program = std::env::var_os("IOTPIPELINE_OPERATOR_BIN").map(PathBuf::from);
         let program = program.context("IOTPIPELINE_OPERATOR_BIN is not set: run this through cargo xtask")?;
         let directory = Directory::new("operator")?;
-        let config = directory.write("config.yaml", &config()?)?.display().to_string();
+        let config = directory.write("config.yaml", &config(manifest)?)?.display().to_string();
         let port = free_port()?;
         let arguments = ["--config", &config, "--listen", &format!("127.0.0.1:{port}")];
         let variables = vec![
             ("KUBECONFIG".to_owned(), plane.kubeconfig_file(User::Operator)?.display().to_string()),
             ("IOTPIPELINE_HTTP_PROXY".to_owned(), stage.proxy.clone()),
+            ("RUST_LOG".to_owned(), level.to_owned()),
         ];
         let arguments = arguments.map(str::to_owned).to_vec();
         let process = Program::start_with(program, arguments, variables, directory).await?;
@@ -57,6 +67,14 @@ impl Operator {
         ready.await.with_context(|| self.process.log(20))
     }
 
+    /// The metrics, as Prometheus reads them.
+    ///
+    /// # Errors
+    /// If it doesn't answer.
+    pub async fn metrics(&self) -> Result<String> {
+        Ok(http::get(&format!("http://127.0.0.1:{}/metrics", self.port)).await?.text().await?)
+    }
+
     /// The process' id.
     ///
     /// # Errors
@@ -68,11 +86,10 @@ impl Operator {
 }
 
 /// What the chart configures.
-fn config() -> Result<String> {
-    let manifest = std::fs::read_to_string(environment::repository("manifests/install.yaml"))?;
-    let documents = serde_saphyr::from_multiple::<Value>(&manifest)?;
+fn config(manifest: &str) -> Result<String> {
+    let documents = serde_saphyr::from_multiple::<Value>(manifest)?;
     let map = documents.iter().find(|document| document["kind"] == "ConfigMap");
     let config = map.and_then(|map| map["data"]["config.yaml"].as_str()).unwrap_or_default();
-    ensure!(!config.is_empty(), "manifests/install.yaml has no configuration");
+    ensure!(!config.is_empty(), "the manifest has no configuration");
     Ok(config.to_owned())
 }

@@ -39,6 +39,9 @@ pub struct Request {
     /// When it was answered, or began to be.
     #[serde(rename = "stageTimestamp")]
     pub answered: Timestamp,
+    /// What was answered, where the log has that.
+    #[serde(default, rename = "responseObject")]
+    pub response: serde_json::Value,
     user: Asking,
     response_status: Option<Answer>,
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::GroupVersionKind;
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::discovery::{Discovery, Scope, verbs};
 use kube::{Client, Config, ResourceExt, discovery};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde::Deserialize;
@@ -34,7 +35,16 @@ apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
-- level: Metadata
+";
+
+/// Nothing of what was sent or answered.
+const METADATA: &str = "- level: Metadata\n";
+
+/// Of Secrets that are read, the answer too.
+pub const SECRETS_THAT_ARE_READ: &str = "\
+- level: RequestResponse
+  verbs: [get, list, watch]
+  resources: [{group: '', resources: [secrets]}]
 ";
 
 /// Who asks.
@@ -94,6 +104,17 @@ impl ControlPlane {
     /// # Errors
     /// If the environment names no programs, or they don't start.
     pub async fn start() -> Result<Self> {
+        let manifest = std::fs::read_to_string(environment::repository("manifests/install.yaml"))?;
+        let plane = Self::start_empty("").await?;
+        plane.install(&manifest).await?;
+        Ok(plane)
+    }
+
+    /// Starts both, with nothing in them. The audit log has what these rules say besides.
+    ///
+    /// # Errors
+    /// If the environment names no programs, or they don't start.
+    pub async fn start_empty(audit_rules: &str) -> Result<Self> {
         environment::install_tls();
         let directory = Directory::new("control-plane")?;
         let tokens = User::ALL.map(|user| (user, token())).to_vec();
@@ -102,7 +123,7 @@ impl ControlPlane {
         let certificate = cert.pem();
         directory.write("certificate.pem", &certificate)?;
         directory.write("key.pem", &signing_key.serialize_pem())?;
-        directory.write("audit-policy.yaml", AUDIT_POLICY)?;
+        directory.write("audit-policy.yaml", &format!("{AUDIT_POLICY}{audit_rules}{METADATA}"))?;
         directory.write("tokens.csv", &token_file(&tokens))?;
         let etcd_port = free_port()?;
         let etcd = etcd(etcd_port, free_port()?, &directory).await?;
@@ -110,7 +131,6 @@ impl ControlPlane {
         let api_server = api_server(port, etcd_port, &directory).await?;
         let plane = Self { api_server, etcd, port, directory, certificate, tokens };
         plane.is_ready().await?;
-        plane.install().await?;
         Ok(plane)
     }
 
@@ -173,11 +193,13 @@ impl ControlPlane {
         audit::AuditLog::at(self.directory.path().join(AUDIT_LOG))
     }
 
-    /// What a user applies, without what would run in a cluster.
-    async fn install(&self) -> Result<()> {
+    /// What a user applies to install the operator, without what would run in a cluster.
+    ///
+    /// # Errors
+    /// If an object is refused, or the definition is not served in time.
+    pub async fn install(&self, manifest: &str) -> Result<()> {
         let client = self.client(User::Admin).await?;
-        let manifest = std::fs::read_to_string(environment::repository("manifests/install.yaml"))?;
-        for document in serde_saphyr::from_multiple::<Value>(&manifest)? {
+        for document in serde_saphyr::from_multiple::<Value>(manifest)? {
             if document["kind"] != "Deployment" {
                 apply(&client, document).await?;
             }
@@ -208,6 +230,19 @@ pub async fn apply(client: &Client, document: Value) -> Result<DynamicObject> {
     api.patch(&name, &parameters, &Patch::Apply(&document))
         .await
         .with_context(|| format!("apply {} {name}", resource.kind))
+}
+
+/// The kinds of objects in namespaces that can be listed.
+///
+/// # Errors
+/// If the API server doesn't say.
+pub async fn namespaced_kinds(client: &Client) -> Result<Vec<ApiResource>> {
+    let found = Discovery::new(client.clone()).run().await?;
+    let kinds = found.groups().flat_map(|group| group.recommended_resources());
+    let listed = kinds.filter(|(_, capabilities)| {
+        capabilities.scope == Scope::Namespaced && capabilities.supports_operation(verbs::LIST)
+    });
+    Ok(listed.map(|(kind, _)| kind).collect())
 }
 
 const AUDIT_LOG: &str = "audit.log";

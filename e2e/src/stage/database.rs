@@ -60,9 +60,11 @@ impl Database {
                 made["id"] = format!("{number:016}").into();
                 made["status"] = "active".into();
                 self.authorizations.push(made.clone());
-                made["token"] = format!("token-{number}").into();
+                made["token"] = format!("fake-token-{:016x}", fastrand::u64(..)).into();
                 (StatusCode::CREATED, made)
             }
+            // One without a point, which asks whether points would be taken.
+            ("POST", "/api/v2/write") => (StatusCode::NO_CONTENT, Value::Null),
             _ => (StatusCode::NOT_FOUND, json!({"message": format!("the fake has no {method} {path}")})),
         }
     }

@@ -18,6 +18,7 @@ mod live_user;
 mod refused_clients;
 mod replicas;
 mod rotation;
+mod secrecy;
 mod silence;
 mod uninstall;
 

@@ -5,8 +5,8 @@
 //! certificates are the API server's own.
 
 mod events;
-mod injection;
-mod table;
+pub(crate) mod injection;
+pub(crate) mod table;
 
 use std::time::{Duration, Instant};
 
@@ -86,7 +86,7 @@ async fn run(scene: &Scene<'_>, failure: Failure) -> Result<(&'static str, Strin
     Ok((name, format!("Ready={state} {reason}"), took))
 }
 
-fn pipeline(namespace: &str, spec: &Value) -> Value {
+pub(crate) fn pipeline(namespace: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "iotpipeline.io/v1alpha1", "kind": "IoTPipeline",
         "metadata": {"name": "lab", "namespace": namespace},
@@ -95,7 +95,7 @@ fn pipeline(namespace: &str, spec: &Value) -> Value {
 }
 
 /// Waits until the condition `Ready` says this of the spec as it is.
-async fn told(client: &Client, namespace: &str, state: &str, reason: &str) -> Result<Condition> {
+pub(crate) async fn told(client: &Client, namespace: &str, state: &str, reason: &str) -> Result<Condition> {
     let pipelines: Api<IoTPipeline> = Api::namespaced(client.clone(), namespace);
     let start = Instant::now();
     let found = eventually(format!("Ready={state} {reason}"), PATIENCE, async || {

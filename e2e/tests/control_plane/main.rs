@@ -8,4 +8,6 @@ mod failures;
 mod faults;
 mod outage;
 mod plane;
+mod rights;
+mod secrecy;
 mod silence;

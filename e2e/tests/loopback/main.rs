@@ -10,6 +10,7 @@ mod broker;
 mod canary;
 mod dashboard;
 mod dead_letters;
+mod doors;
 mod faults;
 mod formats;
 mod kills;

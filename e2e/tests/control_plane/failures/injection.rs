@@ -17,13 +17,13 @@ use serde_json::{Value, json};
 use super::pipeline;
 
 /// Where a pipeline fails.
-pub(super) struct Scene<'a> {
+pub(crate) struct Scene<'a> {
     /// May do everything.
-    pub(super) client: Client,
+    pub(crate) client: Client,
     /// The fakes.
-    pub(super) stage: &'a Stage,
+    pub(crate) stage: &'a Stage,
     /// The pipeline `lab` is in it.
-    pub(super) namespace: String,
+    pub(crate) namespace: String,
 }
 
 /// What goes wrong.
@@ -194,7 +194,7 @@ impl Scene<'_> {
     }
 
     /// The claim that the set's controller would have made.
-    async fn claim(&self, part: &str) -> Result<PersistentVolumeClaim> {
+    pub(crate) async fn claim(&self, part: &str) -> Result<PersistentVolumeClaim> {
         let set = self.api::<StatefulSet>().get(&format!("lab-{part}")).await?;
         let templates = set.spec.volume_claim_templates.unwrap_or_default();
         let mut claim = templates.into_iter().next().context("the set has a volume")?;
@@ -238,14 +238,14 @@ fn now_and(more: Duration) -> Timestamp {
 }
 
 /// A pod that no node takes, in the scheduler's words.
-pub(super) fn unscheduled(message: &str) -> Value {
+pub(crate) fn unscheduled(message: &str) -> Value {
     let condition =
         json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message});
     json!({"phase": "Pending", "conditions": [condition], "containerStatuses": null})
 }
 
 /// A good certificate for the broker.
-pub(super) fn certificate(namespace: &str) -> Value {
+pub(crate) fn certificate(namespace: &str) -> Value {
     certificate_until(namespace, now_and(Duration::from_secs(86_400)))
 }
 

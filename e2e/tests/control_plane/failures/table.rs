@@ -48,7 +48,7 @@ fn with(path: &str, value: Value) -> Value {
 }
 
 /// One with a user whose password is in the Secret `given`.
-pub(super) fn given() -> Value {
+pub(crate) fn given() -> Value {
     let password = json!({"name": "given", "key": "password"});
     with("broker.users", json!([{"name": "one", "publish": ["a/#"], "passwordSecretRef": password}]))
 }
