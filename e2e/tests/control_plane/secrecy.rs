@@ -120,7 +120,7 @@ async fn nothing_secret_is_in_what_the_operator_logs_tells_and_writes_also_when_
     let operator = Operator::start_as(&plane, &stage, &manifest, "trace").await?;
     let mut secrets = Secrets::default();
     life(&client, &stage, &mut secrets).await.with_context(|| operator.process.log(20))?;
-    ensure!(secrets.values() >= 25, "only {} values are looked for", secrets.values());
+    ensure!(secrets.values() >= 20, "only {} values are looked for", secrets.values());
 
     secrets.search("the operator's log", &operator.process.log(usize::MAX));
     secrets.search("the operator's metrics", &operator.metrics().await?);
