@@ -159,7 +159,7 @@ fn test(command: &Command, fast: bool) -> ExitCode {
             "cargo xtask test --fast: all that needs no Docker. It needs: a network, and 10 minutes the first time."
         ),
         false => println!(
-            "cargo xtask test: every test there is.\n{NEEDS}\nThe tests themselves take about 15 minutes.\n"
+            "cargo xtask test: every test there is.\n{NEEDS}\nOn 2 cores all of it takes about 25 minutes, if the parts are there.\n"
         ),
     }
     let mut context = match context(command) {
