@@ -85,8 +85,8 @@ impl Acks {
         }
     }
 
-    /// The broker gives a packet id of QoS 2 free: appends PUBCOMP, whichever id it is. Returns whether its message came by
-    /// this connection.
+    /// The broker gives a packet id of QoS 2 free: appends PUBCOMP, whichever id it is. Returns whether its
+    /// message came by this connection.
     pub fn release(&mut self, packet_id: u16, out: &mut BytesMut) -> bool {
         const PUBCOMP: u8 = 0x70;
         let [high, low] = packet_id.to_be_bytes();

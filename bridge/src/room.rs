@@ -1,6 +1,6 @@
 //! How many messages may be unacknowledged. A broker of MQTT 5 was told when the bridge connected. One of 3.1.1
 //! can't be, so the bridge stops reading when it has as many; no more could be remembered, were they delivered
-//! again.
+//! again. Of QoS 2, those that have had their PUBREC are not counted there: what ends them has to be read.
 //!
 //! There is one thing to be read all the same: the answer to a dead letter, without which the message before it
 //! is not acknowledged, comes behind whatever the broker had sent before. So while one is due, messages are read
@@ -52,8 +52,8 @@ impl Room {
         self.version == Version::V5 || acks.outstanding() < self.messages
     }
 
-    /// Whether a message that was read is left with the broker, or is there already: some brokers send again on the same
-    /// connection what is not acknowledged, which MQTT 5 forbids.
+    /// Whether a message that was read is left with the broker, or is there already: some brokers send again on
+    /// the same connection what is not acknowledged, which MQTT 5 forbids.
     pub fn leaves(&mut self, publish: &Publish<'_>, acks: &Acks, letters: &DeadLetters) -> bool {
         if publish.qos == 0 {
             return false;

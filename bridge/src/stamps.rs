@@ -91,7 +91,7 @@ pub struct Stamps {
     acknowledged: u64,
     /// Those whose answer is due.
     pings: VecDeque<Ping>,
-    /// The same, of the last ping that was answered.
+    /// What was acknowledged when the ping went out that was answered last.
     answered: u64,
     repetition: Option<Repetition>,
     /// Nothing has come on this connection yet.
@@ -103,8 +103,8 @@ pub struct Stamps {
 struct Ping {
     /// What was acknowledged: the broker has read that when it answers.
     acknowledged: u64,
-    /// What an answer before had confirmed: the broker has saved that when it answers. Another ping that was on its way
-    /// at the same time may be answered in the same turn, and confirms nothing of the kind.
+    /// What an answer before had confirmed: the broker has saved that when it answers. Another ping that was on
+    /// its way at the same time may be answered in the same turn, and confirms nothing of the kind.
     answered: u64,
 }
 
@@ -256,8 +256,8 @@ impl Stamps {
         self.pings.clear();
     }
 
-    /// The acknowledgement of a message, and of all that came before it, is on its way: of QoS 2 its last step, since
-    /// mosquitto saves none before.
+    /// The acknowledgement of a message, and of all that came before it, is on its way: of QoS 2 its last step,
+    /// since mosquitto saves none before.
     pub fn acknowledge(&mut self, position: u64) {
         self.acknowledged = self.acknowledged.max(position + 1);
     }

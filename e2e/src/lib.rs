@@ -5,11 +5,13 @@
 //! `pipeline` (an `IoTPipeline` in the cluster and its parts), `port_forward` (the way in: from the
 //! host all traffic goes through 127.0.0.1), `mqtt`, `publisher` and `influx` (witnesses that are not
 //! our code), `faults` (kills in the cluster), `containers`, `programs` and `bridge_process` (the same
-//! parts on loopback, without a cluster), `doors` (a broker that is reached in every way), `fault_proxy` and `soak` (faults at random between them),
+//! parts on loopback, without a cluster), `doors` (a broker that is reached in every way), `fault_proxy` and
+//! `soak` (faults at random between them),
 //! `bench` (the bridge measured beside Telegraf), `control_plane` (etcd and kube-apiserver without a
 //! cluster), `stage` (fakes of what is not there then), `operator_process` (the operator before both),
 //! `operator_bench` (what it costs), `replica` (one of several), `failover` (which of them writes),
-//! `leaks` (what is secret, looked for where it doesn't belong), `api_proxy` and `convergence` (faults between operator and API server, and what there is in the end),
+//! `leaks` (what is secret, looked for where it doesn't belong), `api_proxy` and `convergence` (faults between
+//! operator and API server, and what there is in the end),
 //! `grafana` (Grafana's API, or its stand-in's), `stand_in` (the stand-in as a process), `plot` (curves
 //! in a terminal); `http` and `process` serve the others.
 

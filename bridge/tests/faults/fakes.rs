@@ -391,6 +391,9 @@ async fn run(directory: &Path) -> (String, oneshot::Sender<()>, Task) {
     (url, stop, task)
 }
 
+/// The files that the bridge shows the broker, and the word that stands for them last.
+pub(crate) const LOGIN: [&str; 3] = ["username", "password", "login-revision"];
+
 /// The bridge under test, in this process.
 pub(crate) struct Bridge {
     directory: PathBuf,
@@ -433,9 +436,7 @@ impl Bridge {
         );
         std::fs::write(&token, "secret\n").expect("a token");
         if mqtt.contains("passwordFile") {
-            for file in ["username", "password", "login-revision"] {
-                std::fs::write(directory.join(file), "one\n").expect("a file");
-            }
+            LOGIN.iter().for_each(|file| std::fs::write(directory.join(file), "one\n").expect("a file"));
         }
         std::fs::write(directory.join("bridge.yaml"), format!("{base}{routes}")).expect("a configuration");
         let (url, stop, task) = run(&directory).await;

@@ -4,16 +4,14 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
 
 use crate::NUMBERS;
-use crate::fakes::{Bridge, FakeBroker, FakeInflux};
+use crate::fakes::{Bridge, FakeBroker, FakeInflux, LOGIN};
 
 const FILES: &str = "usernameFile: 'DIRECTORY/username', passwordFile: 'DIRECTORY/password', \
     loginRevisionFile: 'DIRECTORY/login-revision'";
 
 /// What is replaced in one step where it is mounted is written here with the revision last.
 fn log_in(bridge: &Bridge, login: &str) {
-    for file in ["username", "password", "login-revision"] {
-        bridge.set_credential(file, login);
-    }
+    LOGIN.iter().for_each(|file| bridge.set_credential(file, login));
 }
 
 fn shown(login: &str) -> Option<(String, String)> {
