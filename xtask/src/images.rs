@@ -51,8 +51,8 @@ const STAND_IN: Own = Own { name: "grafana-stand-in", program: "grafana-stand-in
 /// Folders of a crate that nothing in an image is compiled from.
 const NOT_COMPILED: [&str; 6] = ["tests", "benches", "fuzz", "target", "cluster", "examples"];
 
-/// How many images of one name are kept: going back to an older state is then quick.
-const KEPT: usize = 5;
+/// How many older images of one name are kept: going back to an older state is then quick.
+const KEPT: usize = 4;
 
 impl Own {
     /// The image's name, by its sources.
@@ -84,7 +84,7 @@ impl Own {
         std::fs::write(context.join("Dockerfile"), dockerfile)?;
         let result = node::docker_build(&context, reference, &[], log);
         std::fs::remove_dir_all(&context)?;
-        forget_old(&format!("{LOCAL}/{}", self.name), KEPT, log);
+        forget_old(reference, KEPT, log);
         result
     }
 

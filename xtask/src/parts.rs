@@ -96,11 +96,15 @@ pub(crate) fn has_image(name: &str) -> bool {
     quietly(Command::new("docker").args(["image", "inspect", name]))
 }
 
-/// Removes all but the newest images of a repository.
-pub(crate) fn forget_old(repository: &str, kept: usize, log: &Log) {
+/// Removes the oldest images of an image's repository, so that it and `others` more are left.
+///
+/// Dates alone don't tell which one was just made: what is built again from other sources may come
+/// out as the same bytes, and then Docker gives the new name to an image of the old date.
+pub(crate) fn forget_old(made: &str, others: usize, log: &Log) {
+    let repository = made.rsplit_once(':').map_or(made, |(repository, _)| repository);
     let list = ["images", "--format", "{{.Repository}}:{{.Tag}}", repository];
     let images = answer(Command::new("docker").args(list)).unwrap_or_default();
-    for image in images.lines().skip(kept) {
+    for image in images.lines().filter(|image| *image != made).skip(others) {
         // One that a container still uses stays.
         let _ = log.succeeds(Command::new("docker").args(["rmi", image]));
     }

@@ -74,7 +74,7 @@ fn images(context: &mut Context, log: &Log) -> Result<Outcome> {
         // They live on in the node.
         log.run(Command::new("docker").arg("rmi").args(system.iter().map(|(built, _)| built)))?;
         // A node takes 1.6 GB. Two serve two branches.
-        forget_old(&format!("{LOCAL}/kind-node"), 2, log);
+        forget_old(&node, 1, log);
     }
     Ok(Outcome::Done(node))
 }
