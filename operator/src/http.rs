@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, Proxy, RequestBuilder, StatusCode, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, Proxy, RequestBuilder, StatusCode, redirect};
 use serde_json::Value;
 
 use crate::leader::fence::Fence;
@@ -93,16 +93,21 @@ pub async fn send(url: &str, what: &'static str, request: RequestBuilder) -> Res
     if status.is_success() {
         return Ok(text);
     }
-    let message = serde_json::from_str::<Value>(&text)
-        .ok()
-        .and_then(|body| Some(body["message"].as_str()?.to_owned()))
-        .unwrap_or_else(|| text.chars().take(200).collect());
+    let message = message(&text);
     let url = url.into();
     Err(match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ApiError::Unauthorized { url, message },
         StatusCode::NOT_FOUND => ApiError::NotFound { url, message },
         _ => ApiError::Refused { url, what, status: status.as_u16(), message },
     })
+}
+
+/// What a bad answer says, or its beginning.
+pub(crate) fn message(answer: &str) -> String {
+    serde_json::from_str::<Value>(answer)
+        .ok()
+        .and_then(|body| Some(body["message"].as_str()?.to_owned()))
+        .unwrap_or_else(|| answer.chars().take(200).collect())
 }
 
 /// Nothing instead of an error that says that nothing is there.
@@ -124,9 +129,22 @@ pub fn absent<T>(found: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
 /// # Errors
 /// If the certificate authority is none.
 pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
+    let builder = builder(ca)?.connect_timeout(Duration::from_secs(3)).timeout(Duration::from_secs(10));
+    builder.connector_layer(fence.clone()).build().map_err(HttpError::Client)
+}
+
+/// A client for as many bytes as there are, as long as some come.
+///
+/// # Errors
+/// If the certificate authority is none.
+pub fn patient(ca: Option<&str>) -> Result<Client, HttpError> {
+    let builder =
+        builder(ca)?.connect_timeout(Duration::from_secs(10)).read_timeout(Duration::from_secs(300));
+    builder.build().map_err(HttpError::Client)
+}
+
+fn builder(ca: Option<&str>) -> Result<ClientBuilder, HttpError> {
     let mut builder = Client::builder()
-        .connect_timeout(Duration::from_secs(3))
-        .timeout(Duration::from_secs(10))
         // A bridge may be silent for a minute while it is followed: the kernel asks whether its node is there.
         .tcp_keepalive(Duration::from_secs(2))
         .tcp_keepalive_interval(Duration::from_secs(1))
@@ -138,7 +156,6 @@ pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
         .redirect(redirect::Policy::none())
         // Variables that are meant for other programs don't lead credentials elsewhere.
         .no_proxy()
-        .connector_layer(fence.clone())
         .user_agent(concat!("iotpipeline-operator/", env!("CARGO_PKG_VERSION")));
     if let Ok(proxy) = std::env::var(PROXY) {
         builder = builder.proxy(Proxy::all(proxy).map_err(HttpError::Proxy)?);
@@ -147,5 +164,5 @@ pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
         let authorities = Certificate::from_pem_bundle(ca.as_bytes()).map_err(HttpError::Authority)?;
         builder = builder.tls_certs_only(authorities);
     }
-    builder.build().map_err(HttpError::Client)
+    Ok(builder)
 }
