@@ -2,6 +2,7 @@
 //!
 //! One file per part; [`pod`] has what their pods share, [`names`] what their objects are called.
 
+pub mod backup;
 pub mod bridge;
 pub mod dashboard;
 pub mod exposure;
@@ -21,6 +22,7 @@ use std::fmt::Write;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PodTemplateSpec, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ring::digest::{SHA256, digest};
@@ -28,6 +30,7 @@ use ring::hmac;
 
 use crate::credentials::{Authorities, ROTATED};
 use crate::plan::{Broker, Dashboard, DatabasePlace, Identity, Plan, Sleep, Workload};
+use backup::BackupObjects;
 use exposure::{ROUTE, expose};
 use issued::Certificate;
 use names::Component;
@@ -47,6 +50,10 @@ pub struct Desired {
     pub bridge: Part<BridgeObjects>,
     /// The dashboard, if it is managed.
     pub dashboard: Part<DashboardObjects>,
+    /// Backups, once there is something to copy.
+    pub backups: Part<BackupObjects>,
+    /// What restores the database.
+    pub restore: Option<Job>,
     /// What is around the parts.
     pub surroundings: Surroundings,
 }
@@ -146,6 +153,11 @@ pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
         (Some(Dashboard::Managed { .. }), None) => Part::Withheld,
         (Some(Dashboard::External { .. }) | None, _) => Part::Unwanted,
     };
+    let backups = match (&plan.backups, &tokens.bridge) {
+        (Some(backups), Some(_)) => Part::Wanted(backup::desired(plan, backups)),
+        (Some(_), None) => Part::Withheld,
+        (None, _) => Part::Unwanted,
+    };
     let mut desired = Desired {
         authority: plan.authorities.as_ref().map(|own| authority(plan, own)),
         certificates: plan.certificates.clone(),
@@ -153,6 +165,8 @@ pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
         database,
         bridge,
         dashboard,
+        backups,
+        restore: plan.restore.as_ref().map(|from| backup::restore(plan, from)),
         surroundings: Surroundings::default(),
     };
     place(plan, &mut desired);
@@ -254,7 +268,8 @@ fn joined(parts: &[&[u8]]) -> Vec<u8> {
     all
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as text.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
         hex

@@ -1,5 +1,6 @@
 //! Desired objects as text.
 
+use iotpipeline_operator::resources::backup::BackupObjects;
 use iotpipeline_operator::resources::{
     BridgeObjects, BrokerObjects, DashboardObjects, DatabaseObjects, Desired, Surroundings,
 };
@@ -8,7 +9,17 @@ use serde_json::Value;
 
 /// In the order of the apply; Secrets with their text, which is what a reviewer must see.
 pub(crate) fn render(desired: &Desired) -> String {
-    let Desired { authority, certificates, broker, database, bridge, dashboard, surroundings } = desired;
+    let Desired {
+        authority,
+        certificates,
+        broker,
+        database,
+        bridge,
+        dashboard,
+        backups,
+        restore,
+        surroundings,
+    } = desired;
     let Surroundings { network_policies, disruption_budgets, ingresses, routes } = surroundings;
     let mut documents: Vec<String> = network_policies.iter().map(document).collect();
     documents.extend(disruption_budgets.iter().map(document));
@@ -33,6 +44,12 @@ pub(crate) fn render(desired: &Desired) -> String {
     {
         documents.extend([document(secret), document(config_map), document(service), document(deployment)]);
     }
+    if let Some(BackupObjects { claim, cron_job, job }) = backups.wanted() {
+        documents.extend(claim.iter().map(document));
+        documents.extend(cron_job.iter().map(document));
+        documents.extend(job.iter().map(document));
+    }
+    documents.extend(restore.iter().map(document));
     documents.join("---\n")
 }
 
