@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::args::{ClusterAction, Command};
 use crate::context::Context;
-use crate::parts::{self, go, telegraf};
+use crate::parts::{self, go, s3, telegraf};
 use crate::paths::Paths;
 use crate::progress::{Progress, Step};
 use crate::{Result, bench, chart, checks, cluster, demo, images, soak};
@@ -68,9 +68,10 @@ fn fast_checks() -> Vec<&'static Step> {
     vec![&checks::FORMAT, &checks::CLIPPY, &checks::UNIT, &checks::DENY]
 }
 
-fn full_checks() -> [&'static Step; 9] {
+fn full_checks() -> [&'static Step; 10] {
     [
         &go::CONTROL_PLANE,
+        &s3::STEP,
         &images::BUILD,
         &checks::LOOPBACK,
         &checks::CONTROL_PLANE,

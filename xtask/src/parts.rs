@@ -11,6 +11,7 @@ pub(crate) mod docker;
 pub(crate) mod go;
 pub(crate) mod node;
 pub(crate) mod pull;
+pub(crate) mod s3;
 pub(crate) mod telegraf;
 
 use std::process::Command;

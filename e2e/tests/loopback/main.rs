@@ -3,6 +3,7 @@
 //! Both run in Docker, the bridge as a process. Witnesses are never our own code: clients are
 //! rumqttc's, points are read back by the influxdb2 crate.
 
+mod backup;
 mod best_effort;
 mod boundary;
 mod broker;

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::go::{go, require_go};
+use super::go::compile_module;
 use crate::Result;
 use crate::context::Context;
 use crate::hash::Key;
-use crate::paths::{Paths, empty_folder};
+use crate::paths::Paths;
 use crate::process::Log;
 use crate::progress::{Lock, Outcome, Step};
 
@@ -43,20 +43,7 @@ pub(crate) fn program(paths: &Paths) -> Result<PathBuf> {
 
 fn build(context: &mut Context, log: &Log) -> Result<Outcome> {
     let paths = &context.paths;
-    let program = program(paths)?;
-    if program.exists() {
-        return Ok(Outcome::Unchanged(String::new()));
-    }
-    require_go()?;
-    let folder = program.parent().ok_or("a program without a folder")?;
-    let unfinished = folder.join("unfinished");
-    empty_folder(&unfinished)?;
-    let mut build = go(&module(paths));
-    build.env("CGO_ENABLED", "0").args(["build", "-v", "-trimpath", "-ldflags", &linker_flags(), "-o"]);
-    log.run(build.arg(unfinished.join("telegraf")).arg("."))?;
-    std::fs::rename(unfinished.join("telegraf"), &program)?;
-    std::fs::remove_dir(&unfinished)?;
-    Ok(Outcome::Done(format!("Telegraf {VERSION}")))
+    compile_module(&module(paths), ".", &program(paths)?, &linker_flags(), log)
 }
 
 #[cfg(test)]
