@@ -218,7 +218,7 @@ async fn the_same_through_s3_and_a_wrong_key_is_told() -> Result<()> {
 
     for (file, content, code) in [
         ("secretAccessKey", "another", "SignatureDoesNotMatch"),
-        ("accessKeyId", "another", "InvalidAccessKeyId"),
+        ("accessKeyId", "another", "XAdminUserNotFound"),
     ] {
         rig.directory.write(file, content)?;
         let (is_done, report) = rig.run("backup", from.port, &["--keep", "9"]).await?;

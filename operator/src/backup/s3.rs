@@ -130,7 +130,7 @@ fn refusal(status: StatusCode, body: &str) -> String {
     let text = |name| texts(body, name).next().unwrap_or_default();
     let advice = match status {
         StatusCode::FORBIDDEN => ": see to the Secret of credentialsSecretRef, and to what its key may do",
-        StatusCode::NOT_FOUND => ": see to s3.url, and whether there is such a bucket",
+        StatusCode::NOT_FOUND => ": see to s3.url, its bucket and the key",
         StatusCode::MOVED_PERMANENTLY | StatusCode::BAD_REQUEST => ": see to s3.region",
         _ => "",
     };
