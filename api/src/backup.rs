@@ -21,12 +21,12 @@ pub struct Backup {
     ])))]
     pub schedule: Option<String>,
 
-    /// How many complete backups are kept; older ones are removed.
+    /// How many complete backups are kept.
     #[serde(default = "seven")]
     #[schemars(range(min = 1, max = 1000))]
     pub keep: u16,
 
-    /// A volume of their own: the claim <pipeline>-backup, which deletionPolicy is for too.
+    /// A volume of their own: the claim <pipeline>-backup, under deletionPolicy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<Storage>,
 
@@ -62,7 +62,7 @@ pub struct S3 {
     ("has(self.volume) != has(self.s3)", "a backup is on a volume or in S3: give one of volume and s3"),
 ])))]
 pub struct RestoreFrom {
-    /// The backup's name, such as 20260131T030000Z. Absent: the latest.
+    /// Its name, such as 20260131T030000Z. Absent: the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 16, max = 16))]
     pub backup: Option<String>,
@@ -85,7 +85,7 @@ pub struct ClaimName {
     pub claim_name: String,
 }
 
-/// The last complete backup that was seen.
+/// The last complete backup.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupStatus {

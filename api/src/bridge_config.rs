@@ -53,6 +53,14 @@ pub struct MqttConfig {
     /// Names the session at the broker, so it must not change while messages wait there. A bridge that is
     /// told its number appends it.
     pub client_id: String,
+    /// The topic in which the broker says how many messages it has dropped since its start. Absent: it doesn't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped_topic: Option<String>,
+    /// A file with a secret part, which is appended too. The bridge keeps on its volume what it found there first, since
+    /// the session is at the broker as long as that volume. Where others have accounts, whoever knows a client id can end
+    /// its session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_client_id_file: Option<String>,
     /// A file with the user name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username_file: Option<String>,

@@ -43,7 +43,12 @@ pub struct Side {
 impl BridgeStatus {
     /// Whether a message can cross.
     pub fn ready(&self) -> bool {
-        self.broker.ready && self.database.ready && self.crossing.as_ref().is_none_or(|side| side.ready)
+        self.sides_are_ready() && self.crossing.as_ref().is_none_or(|side| side.ready)
+    }
+
+    /// Whether each side is well. If nothing crosses all the same, the bridge itself is at fault.
+    pub fn sides_are_ready(&self) -> bool {
+        self.broker.ready && self.database.ready
     }
 
     /// What an operator acts on, in one word. With it as `If-None-Match`, `GET /status` is answered when it
@@ -60,5 +65,27 @@ impl Side {
     /// What an operator acts on; the message may change without being news.
     pub fn word(&self) -> (bool, &str) {
         (self.ready, &self.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_nothing_crosses_is_no_fault_of_a_side() {
+        let side = |ready| Side { ready, reason: "R".into(), message: String::new() };
+        let status = |broker, database, crossing| BridgeStatus {
+            config_hash: String::new(),
+            config_error: None,
+            left: false,
+            broker: side(broker),
+            database: side(database),
+            crossing: Some(side(crossing)),
+        };
+        let told = |status: BridgeStatus| (status.ready(), status.sides_are_ready());
+        assert_eq!(told(status(true, true, true)), (true, true));
+        assert_eq!(told(status(true, true, false)), (false, true));
+        assert_eq!(told(status(true, false, false)), (false, false));
     }
 }

@@ -1,7 +1,7 @@
 //! The resource definition, as short as it can be said: it may have 80 KB.
 
 use kube::CustomResourceExt;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::iotpipeline::IoTPipeline;
 
@@ -16,6 +16,11 @@ pub fn definition() -> serde_json::Result<Value> {
         "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/conditions/items/properties";
     let fields = definition.pointer_mut(status).and_then(Value::as_object_mut);
     fields.into_iter().flat_map(Map::values_mut).for_each(first_sentence);
+    // Until the operator has seen it. Without, kstatus takes what has no status for what is done.
+    let status = "/spec/versions/0/schema/openAPIV3Schema/properties/status";
+    if let Some(status) = definition.pointer_mut(status) {
+        status["default"] = json!({"observedGeneration": -1});
+    }
     Ok(definition)
 }
 

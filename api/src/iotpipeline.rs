@@ -109,8 +109,8 @@ pub struct Broker {
     pub storage: Option<Storage>,
 
     /// How many bytes of payload may wait for a client that is away or slow, as the bridge is while the database is
-    /// away. Above it, new messages for that client are acknowledged and dropped. Absent: what fits into the
-    /// broker's memory, at about 500 bytes for a small message. Example: 1Gi
+    /// away. Above it, new messages for that client are acknowledged and dropped. Absent: 1Gi, and at most 4 million
+    /// messages, which take 2 GB of the broker's memory if they are small. Example: 4Gi
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = rules(&[
         ("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))", "not a size: write a number with a unit, such as 1Gi"),
@@ -380,8 +380,8 @@ pub struct ExternalDatabase {
 }
 
 const HTTP_URL_RULES: &[(&str, &str)] = &[(
-    "self.matches('^https?://[^@ ]+$')",
-    "not an address: write http://host:port or https://host:port; credentials go into the Secret",
+    "self.matches('^https?://[^/@ ?#]+(/[^@ ?#]*)?$')",
+    "not an address: write http://host:port or https://host:port, with a path if it has one, without a query; credentials go into the Secret",
 )];
 
 /// The dashboard: managed (image, resources) or external.
@@ -608,7 +608,7 @@ pub struct IoTPipelineStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
 
-    /// The last complete backup that was seen.
+    /// The last complete backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupStatus>,
 }

@@ -14,11 +14,16 @@ use crate::table::{CompiledRoute, Table};
 /// As many lines as InfluxDB's makers advise for one write.
 pub const MAX_LINES: usize = 5_000;
 
-/// A batch that reaches this many bytes of lines, or of messages, is closed.
-const MAX_BYTES: usize = 1 << 20;
+/// A batch that takes this much memory is closed. Enough for as many numbers; the rest of what is read waits with the
+/// broker, or in the socket's buffers.
+pub const MAX_BYTES: usize = 640 << 10;
 
-/// How long the first point of a batch waits for others.
-pub const LINGER: Duration = Duration::from_millis(10);
+/// How long the first point of a batch waits for others at most. A write costs as much as a hundred messages.
+const LINGER: Duration = Duration::from_millis(32);
+
+/// When nothing came for so long, it waits for no others: a broker that hands out few messages at a time waits
+/// for their acknowledgements.
+const QUIET: Duration = Duration::from_millis(10);
 
 /// Points of one route table, in order of receipt.
 #[derive(Debug)]
@@ -60,8 +65,16 @@ pub struct Point<'b> {
 }
 
 impl Batch {
+    /// Has room for as much as it takes. What is never touched of that takes no memory, and buffers that grow would
+    /// leave holes.
     fn new(table: Arc<Table>) -> Self {
-        Self { table, lines: Vec::new(), messages: Vec::new(), entries: Vec::new(), since: Instant::now() }
+        Self {
+            table,
+            lines: Vec::with_capacity(MAX_BYTES),
+            messages: Vec::with_capacity(MAX_BYTES),
+            entries: Vec::with_capacity(MAX_LINES),
+            since: Instant::now(),
+        }
     }
 
     /// Where the next line goes. What is written here counts once [`Batch::push`] was called.
@@ -142,7 +155,7 @@ impl Batch {
     }
 
     fn is_full(&self) -> bool {
-        self.entries.len() >= MAX_LINES || self.lines.len() >= MAX_BYTES || self.messages.len() >= MAX_BYTES
+        self.entries.len() >= MAX_LINES || self.bytes() >= MAX_BYTES
     }
 }
 
@@ -150,13 +163,19 @@ impl Batch {
 #[derive(Debug, Default)]
 pub struct Batches {
     waiting: VecDeque<Batch>,
+    /// When messages came last.
+    received: Option<Instant>,
     /// A batch that was written, kept for its memory.
     spare: Option<Batch>,
 }
 
 impl Batches {
-    /// The batch that the next point goes into.
+    /// The batch that the next point goes into. One that was opened for a message which then made no point is
+    /// used, whatever table it was for: nothing is due while the first batch is empty.
     pub fn open(&mut self, table: &Arc<Table>) -> &mut Batch {
+        if let Some(unused) = self.waiting.back_mut().filter(|batch| batch.is_empty()) {
+            unused.table = Arc::clone(table);
+        }
         let fits = |batch: &Batch| !batch.is_full() && Arc::ptr_eq(&batch.table, table);
         if !self.waiting.back().is_some_and(fits) {
             let batch = match self.spare.take() {
@@ -172,7 +191,16 @@ impl Batches {
     pub fn due(&self) -> Option<Instant> {
         let first = self.waiting.front().filter(|batch| !batch.is_empty())?;
         let closed = self.waiting.len() > 1 || first.is_full();
-        Some(if closed { first.since } else { first.since + LINGER })
+        if closed {
+            return Some(first.since);
+        }
+        let quiet = self.received.unwrap_or(first.since) + QUIET;
+        Some(quiet.min(first.since + LINGER))
+    }
+
+    /// Messages came, however many; some may have become points.
+    pub fn received(&mut self, now: Instant) {
+        self.received = Some(now);
     }
 
     /// Takes the first batch.
@@ -185,6 +213,10 @@ impl Batches {
         batch.lines.clear();
         batch.messages.clear();
         batch.entries.clear();
+        // One message can make more than a batch should have.
+        batch.lines.shrink_to(MAX_BYTES);
+        batch.messages.shrink_to(MAX_BYTES);
+        batch.entries.shrink_to(MAX_LINES);
         self.spare = Some(batch);
     }
 
@@ -247,6 +279,29 @@ mod tests {
         assert!(batches.due().expect("due") <= Instant::now());
         assert_eq!(batches.take().map(|batch| batch.len()), Some(MAX_LINES));
         assert_eq!(batches.take().map(|batch| batch.len()), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn points_wait_for_others_while_messages_come_but_not_for_long() {
+        let (mut batches, table) = (Batches::default(), Arc::default());
+        let start = Instant::now();
+        push(&mut batches, &table, Sequence::NONE, "a\n");
+        assert_eq!(batches.due(), Some(start + QUIET));
+        batches.received(start + QUIET / 2);
+        assert_eq!(batches.due(), Some(start + QUIET / 2 + QUIET));
+        batches.received(start + LINGER - QUIET / 2);
+        assert_eq!(batches.due(), Some(start + LINGER));
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_was_opened_for_nothing_holds_up_no_other() {
+        let (mut batches, refused, table) = (Batches::default(), Arc::default(), Arc::default());
+        batches.open(&refused);
+        push(&mut batches, &table, Sequence::NONE, "a\n");
+        assert!(batches.due().is_some());
+        let batch = batches.take().expect("a batch");
+        assert!(Arc::ptr_eq(&batch.table, &table));
+        assert_eq!(batch.lines(0..1), b"a\n");
     }
 
     #[tokio::test]

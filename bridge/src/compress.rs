@@ -8,11 +8,14 @@ const COMPRESS_FROM: usize = 1_024;
 /// gzip at its lowest level, reused from write to write.
 pub struct Gzip {
     compressor: Compressor,
+    /// Has room for the worst case, of which hardly more than a fifth is ever touched, and so takes memory.
+    room: Vec<u8>,
 }
 
 impl Default for Gzip {
     fn default() -> Self {
-        Self { compressor: Compressor::new(CompressionLvl::new(1).expect("libdeflater has a level 1")) }
+        let level = CompressionLvl::new(1).expect("libdeflater has a level 1");
+        Self { compressor: Compressor::new(level), room: Vec::new() }
     }
 }
 
@@ -22,9 +25,11 @@ impl Gzip {
         if lines.len() < COMPRESS_FROM {
             return None;
         }
-        let mut body = vec![0; self.compressor.gzip_compress_bound(lines.len())];
-        let length = self.compressor.gzip_compress(lines, &mut body).ok()?;
-        body.truncate(length);
-        Some(body)
+        let bound = self.compressor.gzip_compress_bound(lines.len());
+        if self.room.len() < bound {
+            self.room = vec![0; bound];
+        }
+        let length = self.compressor.gzip_compress(lines, &mut self.room).ok()?;
+        Some(self.room[..length].to_vec())
     }
 }

@@ -14,6 +14,8 @@ use reqwest::Url;
 use sha2::{Digest, Sha256};
 
 use crate::canary;
+use crate::dropped::Dropped;
+use crate::identity::Identity;
 use crate::stamps::CAPACITY;
 use crate::table::{CompileError, Subscription, Table};
 
@@ -72,6 +74,16 @@ pub enum ConfigError {
     /// An authority to check the broker by, and no TLS to check anything.
     #[error("mqtt.caFile needs TLS: write mqtts:// or wss:// in mqtt.url")]
     AuthorityWithoutTls,
+    /// The secret part of the client id can't be kept.
+    #[error(
+        "cannot keep {path}, without which the session at the broker would be lost at a restart: {source}"
+    )]
+    Secret {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// A number is out of its range.
     #[error("{what} can't be {value}: {expected}")]
     Number {
@@ -113,6 +125,9 @@ impl Loaded {
             false => None,
         };
         filters.extend(canary.iter().map(|path| (path.topic.clone(), path.subscription)));
+        if let Some(topic) = config.mqtt.dropped_topic.as_ref().filter(|_| !leaves) {
+            filters.entry(topic.clone()).or_insert_with(Dropped::subscription);
+        }
         Ok(Self { config, table, filters, member, leaves, canary, hash: hash(bytes) })
     }
 
@@ -120,8 +135,8 @@ impl Loaded {
     ///
     /// # Errors
     /// If it can't be read or used.
-    pub fn read(path: &Path, member: Option<u32>) -> Result<Self, ConfigError> {
-        Self::parse(&read(path)?, member)
+    pub fn read(path: &Path, identity: &Identity) -> Result<Self, ConfigError> {
+        identity.complete(Self::parse(&read(path)?, identity.member)?)
     }
 }
 
@@ -239,7 +254,7 @@ pub fn broker_address(url: &str) -> Result<BrokerAddress, ConfigError> {
 #[derive(Debug)]
 pub struct Watch {
     path: PathBuf,
-    member: Option<u32>,
+    identity: Identity,
     seen: Option<Stamp>,
     /// The hash of the bytes that were last read, good or bad.
     hash: String,
@@ -256,8 +271,8 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 impl Watch {
     /// Watches a file whose content was read already.
-    pub fn new(path: &Path, member: Option<u32>, loaded: &Loaded) -> Self {
-        Self { path: path.into(), member, seen: None, hash: loaded.hash.clone() }
+    pub fn new(path: &Path, identity: Identity, loaded: &Loaded) -> Self {
+        Self { path: path.into(), identity, seen: None, hash: loaded.hash.clone() }
     }
 
     /// The new configuration, or why it is refused, if the file has changed.
@@ -282,7 +297,8 @@ impl Watch {
             return None;
         }
         self.hash = hash;
-        Some(Loaded::parse(&bytes, self.member))
+        let loaded = Loaded::parse(&bytes, self.identity.member);
+        Some(loaded.and_then(|loaded| self.identity.complete(loaded)))
     }
 }
 

@@ -14,6 +14,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// 400,000 points take InfluxDB 3 s; a batch has 5,000.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A write without points has nothing to wait for, and points may come meanwhile.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What to do after a write.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Answer {
@@ -80,7 +83,15 @@ impl Database {
 
     /// Writes lines; none at all asks whether this token may write this bucket.
     pub async fn write(&mut self, lines: &[u8]) -> Answer {
-        let answer = self.ask(lines).await;
+        let answer = match self.ask(lines).await {
+            Answer::Refused(what) if lines.is_empty() => {
+                later("BadRequest", format!("the database refuses a write without points: {what}"), None)
+            }
+            Answer::TooLarge if lines.is_empty() => {
+                later("BadRequest", "the database finds a write without points too large".into(), None)
+            }
+            answer => answer,
+        };
         // A kept connection stays with what answered it first, which need not have been the database: while
         // kube-proxy did not know the service's address, a stranger's 404 was seen for minutes.
         if matches!(answer, Answer::Later { .. })
@@ -96,7 +107,8 @@ impl Database {
             Ok((status, headers, body)) => classify(status, &headers, &body),
             Err(SendError::Token(error)) => later("NotAuthorized", format!("{error}"), None),
             Err(SendError::Http(error)) if error.is_timeout() && !error.is_connect() => {
-                let message = format!("the database did not answer within {} s", WRITE_TIMEOUT.as_secs());
+                let seconds = timeout_of(lines).as_secs();
+                let message = format!("the database did not answer within {seconds} s");
                 later("Timeout", message, None)
             }
             Err(SendError::Http(error)) => {
@@ -120,6 +132,7 @@ impl Database {
         let mut request = self
             .client
             .post(self.url.clone())
+            .timeout(timeout_of(lines))
             .header(AUTHORIZATION, authorization)
             .header(CONTENT_TYPE, "text/plain; charset=utf-8");
         request = match self.gzip.compress(lines) {
@@ -133,10 +146,13 @@ impl Database {
     }
 }
 
+fn timeout_of(lines: &[u8]) -> Duration {
+    if lines.is_empty() { PROBE_TIMEOUT } else { WRITE_TIMEOUT }
+}
+
 fn client(config: &DatabaseConfig, url: &Url) -> Result<Client, DatabaseError> {
     let mut builder = Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(WRITE_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .tcp_nodelay(true)
@@ -212,12 +228,6 @@ fn retry_after(value: &str) -> Option<Duration> {
     Duration::try_from(date.duration_since(jiff::Timestamp::now())).ok()
 }
 
-/// The line that a 400 names: `unable to parse '<line>': <why>`.
-pub fn named_line(message: &str) -> Option<&str> {
-    let (_, rest) = message.split_once("unable to parse '")?;
-    rest.rsplit_once("': ").map(|(line, _)| line)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,11 +269,5 @@ mod tests {
             jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&soon).expect("a date");
         assert!(retry_after(&date).expect("a wait") > Duration::from_secs(50), "{date}");
         assert_eq!(retry_after("soon"), None);
-    }
-
-    #[test]
-    fn a_400_names_the_line() {
-        assert_eq!(named_line("unable to parse 'm v=': missing field value"), Some("m v="));
-        assert_eq!(named_line("something else"), None);
     }
 }

@@ -18,6 +18,11 @@ use crate::version::Version;
 
 /// Sent and not yet acknowledged by the broker; more wait here.
 const WINDOW: usize = 100;
+/// As many bytes of payload, but for the last one's.
+const WINDOW_BYTES: usize = 4 << 20;
+/// When there are more, messages are left with the broker. A broker may be slow to take them, and each may have two
+/// megabytes.
+const MANY_BYTES: usize = 16 << 20;
 /// Dead letters of QoS 0 messages, which nobody will send again, may take this much memory.
 const QOS_0_BYTES: usize = 1 << 20;
 
@@ -72,6 +77,7 @@ impl PacketIds {
 pub struct DeadLetters {
     waiting: VecDeque<DeadLetter>,
     sent: HashMap<u16, DeadLetter>,
+    bytes: usize,
     qos_0_bytes: usize,
 }
 
@@ -84,6 +90,7 @@ impl DeadLetters {
             }
             self.qos_0_bytes += letter.payload.len();
         }
+        self.bytes += letter.payload.len();
         self.waiting.push_back(letter);
         None
     }
@@ -98,6 +105,11 @@ impl DeadLetters {
         self.waiting.is_empty() && self.sent.is_empty()
     }
 
+    /// Whether there are so many that no message should be taken that might become another one.
+    pub fn are_many(&self) -> bool {
+        self.bytes > MANY_BYTES
+    }
+
     /// Appends as many as the broker allows; returns those that are too large for it.
     pub fn write(
         &mut self,
@@ -106,7 +118,9 @@ impl DeadLetters {
         out: &mut BytesMut,
     ) -> Vec<DeadLetter> {
         let mut too_large = Vec::new();
+        let mut sent_bytes: usize = self.sent.values().map(|letter| letter.payload.len()).sum();
         while self.sent.len() < limits.receive_maximum.min(WINDOW)
+            && sent_bytes < WINDOW_BYTES
             && let Some(letter) = self.waiting.pop_front()
         {
             let packet_id = next_id(self);
@@ -115,6 +129,7 @@ impl DeadLetters {
             if is_too_large || limits.version.write(Packet::Publish(publish), out).is_err() {
                 too_large.push(self.forget(letter));
             } else {
+                sent_bytes += letter.payload.len();
                 self.sent.insert(packet_id, letter);
             }
         }
@@ -128,6 +143,7 @@ impl DeadLetters {
     }
 
     fn forget(&mut self, letter: DeadLetter) -> DeadLetter {
+        self.bytes = self.bytes.saturating_sub(letter.payload.len());
         if letter.sequence == Sequence::NONE {
             self.qos_0_bytes = self.qos_0_bytes.saturating_sub(letter.payload.len());
         }
@@ -213,6 +229,20 @@ mod tests {
         write(&mut letters, &mut ids, &mut out);
         assert!(letters.uses(3));
         assert!(out.windows(12).any(|text| text == b"not a number"));
+    }
+
+    #[test]
+    fn large_ones_are_sent_a_few_at_a_time_and_when_there_are_many_that_is_known() {
+        let limits = Limits { version: Version::V5, receive_maximum: 100, packet_size: 2 << 20 };
+        let (mut letters, mut ids, mut out) = <(DeadLetters, PacketIds, BytesMut)>::default();
+        for _ in 0..17 {
+            assert!(!letters.are_many());
+            assert!(letters.push(letter(Acks::default().next(), 1 << 20)).is_none());
+        }
+        assert!(letters.are_many());
+        letters.write(limits, &mut |letters| ids.next(|id| letters.uses(id)), &mut out);
+        assert!(letters.uses(4) && !letters.uses(5));
+        assert!(letters.answered(1).is_some() && !letters.are_many());
     }
 
     #[test]

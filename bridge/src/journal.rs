@@ -8,7 +8,7 @@
 //! checksum, since a process can be killed in the middle of a write.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -97,9 +97,7 @@ impl Journal {
             }
             _ => {
                 file.set_len(0)?;
-                // So that the volume can't be full later.
-                let empty = vec![0; HEADER_BYTES as usize + CAPACITY * RECORD_BYTES];
-                file.write_all_at(&empty, 0)?;
+                allocate(&file)?;
                 Stamps::default()
             }
         };
@@ -142,6 +140,13 @@ impl Journal {
              twice: {error}"
         );
     }
+}
+
+/// Fills the file with zeros, so that the volume can't be full later.
+fn allocate(mut file: &File) -> io::Result<()> {
+    let length = HEADER_BYTES + (CAPACITY * RECORD_BYTES) as u64;
+    file.rewind()?;
+    io::copy(&mut io::repeat(0).take(length), &mut file).map(drop)
 }
 
 /// The next bytes, if there are as many.
@@ -311,5 +316,21 @@ mod tests {
         receive(&mut stamps, 3);
         journal.save(&stamps);
         assert!(journal.file.is_none());
+    }
+
+    #[test]
+    fn a_volume_that_takes_nothing_any_more_is_given_up_and_what_is_in_memory_stays() {
+        let directory = Directory::new("full");
+        let (mut journal, mut stamps) = directory.open();
+        stamps.connected(false);
+        receive(&mut stamps, 3);
+        journal.save(&stamps);
+        journal.file = Some(OpenOptions::new().read(true).write(true).open("/dev/full").expect("a device"));
+        receive(&mut stamps, 2);
+        journal.save(&stamps);
+        assert!(journal.file.is_none());
+        receive(&mut stamps, 2);
+        journal.save(&stamps);
+        assert_eq!(contents(&stamps).len(), 7);
     }
 }

@@ -10,16 +10,18 @@
 //!    read where they lie, and [`series`] are counted where a route bounds them. [`sparkplug`] is the one format
 //!    whose messages hang together: what a route has to remember is in its [`memory`], and [`rebirth`] asks for
 //!    what was missed.
-//! 3. [`sink`] stores batches through [`database`], as [`compress`] makes them small, and finds out which points are refused.
+//! 3. [`sink`] stores batches through [`database`], as [`compress`] makes them small; [`search`] finds out which points
+//!    are refused, by what [`refusal`] understands of the database's words.
 //! 4. [`ack`] knows what may be acknowledged, [`room`] how much may not be yet; [`dead`] publishes what can't be stored.
 //! 5. [`stamps`] gives each message its time of reception, and a message that comes again the one that it
 //!    had; [`journal`] keeps them on the volume.
-//! 6. [`canary`] is a message of the bridge's own that takes the whole way, to see whether messages can.
+//! 6. [`canary`] is a message of the bridge's own that takes the whole way, to see whether messages can; [`dropped`] hears
+//!    of those that the broker drops.
 //! 7. [`leave`] tells when one of several bridges has taken all that the broker holds for it.
 //!
-//! [`pipeline`] is the loop that joins them, [`config`] what they are told, [`subscribe`] what the
-//! broker is asked for, [`state`] what they remember across restarts, [`health`]
-//! and [`metrics`] what they tell, [`watchdog`] who notices a standstill. [`explain`] runs stage 2 alone.
+//! [`pipeline`] is the loop that joins them, [`config`] what they are told, [`identity`] who the bridge is to the
+//! broker, [`subscribe`] what the broker is asked for, [`state`] what they remember across restarts, [`health`] and
+//! [`metrics`] what they tell, [`watchdog`] who notices a standstill. [`explain`] runs stage 2 alone.
 //!
 //! Invariants:
 //! - A message is acknowledged after each of its points is stored or has become a dead letter that the
@@ -39,9 +41,11 @@ pub mod config;
 pub mod database;
 pub mod dead;
 pub mod decode;
+pub mod dropped;
 pub mod encode;
 pub mod explain;
 pub mod health;
+pub mod identity;
 pub mod intake;
 pub mod journal;
 pub mod leave;
@@ -54,8 +58,10 @@ pub mod pipeline;
 pub mod point;
 pub mod properties;
 pub mod rebirth;
+pub mod refusal;
 pub mod room;
 pub mod route;
+pub mod search;
 pub mod series;
 pub mod session;
 pub mod sink;
@@ -100,8 +106,9 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     source::install_crypto();
-    let loaded = config::Loaded::read(path, member)?;
-    let watch = config::Watch::new(path, member, &loaded);
+    let identity = identity::Identity { member, directory: state.into() };
+    let loaded = config::Loaded::read(path, &identity)?;
+    let watch = config::Watch::new(path, identity, &loaded);
     let health = health::Health::new(&loaded.hash);
     tracing::info!(hash = loaded.hash, routes = loaded.config.routes.len(), "the configuration is in effect");
     let server = tokio::spawn(health::serve(listener, Arc::clone(&health)));

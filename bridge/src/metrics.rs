@@ -9,7 +9,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEn
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 /// By route.
@@ -67,6 +67,7 @@ pub struct Metrics {
     pub bytes_received: Counter,
     pub messages_unrouted: Counter,
     pub messages_dropped: Family<ReasonLabel, Counter>,
+    pub broker_messages_dropped: Gauge,
     pub messages_acknowledged: Counter,
     pub messages_in_flight: Gauge,
     pub canary_seconds: Gauge<f64, AtomicU64>,
@@ -91,8 +92,8 @@ impl Metrics {
     /// Registers everything.
     pub fn new() -> Self {
         let mut metrics = Self {
-            write_duration: Some(Histogram::new(exponential_buckets(0.001, 2.0, 15))),
-            batch_points: Some(Histogram::new(exponential_buckets(1.0, 4.0, 8))),
+            write_duration: Some(Histogram::new(buckets(0.001, 2.0, 15))),
+            batch_points: Some(Histogram::new(buckets(1.0, 4.0, 8))),
             ..Self::default()
         };
         let mut registry = Registry::with_prefix("iotpipeline_bridge");
@@ -107,6 +108,7 @@ impl Metrics {
             bytes_received: "Bytes read from the broker",
             messages_unrouted: "Messages that no route matches; acknowledged",
             messages_dropped: "Messages that were dropped by policy; once for each route whose policy it is",
+            broker_messages_dropped: "Messages that the broker has dropped since its start, as it says itself",
             messages_acknowledged: "Messages that were acknowledged to the broker",
             messages_in_flight: "Messages received and not acknowledged yet",
             canary_seconds: "How long the last message of the bridge's own took from the broker into the database",
@@ -117,7 +119,7 @@ impl Metrics {
             series_overflows: "Messages with a series above their route's bound, whatever became of them",
             sparkplug_metrics_left_out: "Metrics of stored Sparkplug messages that can't be fields, by why not",
             sparkplug_rebirths_requested: "Requests to Sparkplug nodes for their births",
-            writes: "Writes to the database by what became of them",
+            writes: "Writes to the database by what became of them; one that takes long is Unresponsive meanwhile",
             write_bytes: "Bytes of line protocol sent to the database, before compression",
             connections: "Connections made to the broker",
             disconnections: "Connections to the broker that were lost",
@@ -141,6 +143,12 @@ impl Metrics {
         encode(&mut text, &self.registry).expect("writing to a String cannot fail");
         text
     }
+}
+
+/// The bounds of a histogram's buckets. The crate's own function for this raises to powers, and so makes the program
+/// load a mathematical library, which takes half a megabyte.
+fn buckets(first: f64, factor: f64, count: usize) -> impl Iterator<Item = f64> {
+    std::iter::successors(Some(first), move |bound| Some(bound * factor)).take(count)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use api::bridge_config::{BridgeConfig, MqttConfig};
 use bytes::Buf;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::batch::Batches;
+use crate::batch::{Batches, MAX_BYTES};
 use crate::config::{ConfigError, Loaded, Watch};
 use crate::health::Health;
 use crate::journal::Journal;
@@ -29,8 +29,9 @@ use crate::watchdog::Watchdog;
 const TICK: Duration = Duration::from_millis(250);
 /// What is in memory when the bridge is told to stop is stored within this, or left to the broker.
 const DRAIN: Duration = Duration::from_secs(8);
-/// When this much waits for a database that answers, nothing more is read until it has taken some.
-const SLOW_BYTES: usize = 1 << 20;
+/// When this much waits for a database that answers, nothing more is read until it has taken some: about one batch,
+/// while another one is written.
+const SLOW_BYTES: usize = MAX_BYTES;
 /// When this much waits for one that is away, nothing more is read: the broker keeps it. More than before,
 /// so that messages of QoS 0, which are dropped then, don't stop those that can wait.
 const PAUSE_BYTES: usize = 64 << 20;
@@ -118,8 +119,9 @@ impl Pipeline {
         {
             self.sink.write(batch);
         }
+        self.link.writing = self.sink.is_busy();
         let most = if self.health.database_answers() { SLOW_BYTES } else { PAUSE_BYTES };
-        self.link.paused = self.batches.bytes() > most || self.session.is_full();
+        self.link.paused = self.batches.bytes() >= most || self.session.is_full();
     }
 
     fn is_drained(&mut self) -> bool {
@@ -144,7 +146,9 @@ impl Pipeline {
         if let Some(connection) = self.link.connection() {
             self.session.write(&mut connection.output);
             // Before the output is written: that happens in the loop.
-            self.state.save(&self.config.mqtt, self.session.held());
+            if let Some(held) = self.session.held_if_changed() {
+                self.state.save(&self.config.mqtt, held);
+            }
         }
     }
 
@@ -219,6 +223,7 @@ impl Pipeline {
         };
         input.advance(taken);
         connection.input = input;
+        self.batches.received(Instant::now());
         self.journal.save(self.session.stamps());
         self.flush();
         result
@@ -238,6 +243,7 @@ impl Pipeline {
     /// What has to be looked at now and then.
     async fn look(&mut self) {
         self.health.beat();
+        let mut is_silent = false;
         match self.link.keep_alive(self.session.wants_ping()) {
             Ok(KeepAlive { pinged, silent }) => {
                 if pinged {
@@ -245,12 +251,14 @@ impl Pipeline {
                 }
                 self.flush();
                 if let Some(silent) = silent {
+                    is_silent = true;
                     self.silent(silent);
                 }
             }
             Err(error) => self.lose(error),
         }
-        if self.link.connection().is_some() {
+        // What it said before it fell silent is not how it is.
+        if self.link.connection().is_some() && !is_silent {
             self.session.report();
         }
         if self.session.wants_reconnect() {
@@ -260,7 +268,7 @@ impl Pipeline {
         self.leave().await;
         let nothing_waits =
             self.session.outstanding() == 0 && self.batches.is_empty() && !self.sink.is_busy();
-        let excused = nothing_waits || !self.health.status().ready();
+        let excused = nothing_waits || !self.health.status().sides_are_ready();
         self.health.stuck(self.watchdog.look(Instant::now(), self.health.done(), excused));
         match self.watch.poll() {
             None => {}

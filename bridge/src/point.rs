@@ -2,6 +2,9 @@
 
 mod write;
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use api::route::{MeasurementPart, MessageProperty, Overflow, Retained, Route, RouteTag};
 use api::topic::Level;
 
@@ -23,17 +26,31 @@ pub struct CompiledRoute {
     pub name: String,
     /// The identifier of the subscription that feeds it.
     pub subscription: u32,
+    /// Where the measurement's parts come from, unless it is always the route's own.
     measurement: Vec<MeasurementSource>,
+    /// The route's own measurement, escaped: the only one, or that above the bound, where the message would name it.
+    own_measurement: Vec<u8>,
+    kind: Arc<Kind>,
+}
+
+/// What a route has in common with others that differ in topics, names and measurements only. Many routes are
+/// often of few kinds: then what a message needs is in the processor's cache, whichever route it takes.
+#[derive(Debug)]
+struct Kind {
     /// The slot where the payload names the measurement.
     measurement_slot: Option<usize>,
-    /// The measurement above the bound, where the message would name it.
-    own_measurement: Vec<u8>,
     tags: Vec<Tag>,
     fields: Vec<Field>,
     time_slot: Option<usize>,
     decoder: Decoder,
     skips_retained: bool,
     bound: Option<(usize, Overflow)>,
+}
+
+/// The kinds of the routes that are compiled together, by what makes them.
+#[derive(Default)]
+pub(crate) struct Kinds {
+    by_definition: HashMap<String, Arc<Kind>>,
 }
 
 /// One message, as the routes see it.
@@ -105,44 +122,37 @@ impl CompiledRoute {
     ///
     /// # Errors
     /// If one of its names or texts can't be written.
-    pub(crate) fn new(route: &Route, levels: &[Level], subscription: u32) -> Result<Self, CompileError> {
+    pub(crate) fn new(
+        route: &Route,
+        levels: &[Level],
+        subscription: u32,
+        kinds: &mut Kinds,
+    ) -> Result<Self, CompileError> {
         let bad = |bad: BadText| CompileError::Name {
             route: route.name.clone(),
             name: bad.text,
             source: bad.source,
         };
-        let mut taken = route.all_tags();
-        taken.extend(route.payload.fields().into_iter().map(|(name, _)| name.into()));
-        let (decoder, outline) = Decoder::new(&route.payload, taken).map_err(bad)?;
-        let tags = tags(route, levels, &outline).map_err(bad)?;
-        let fields = outline.fields.into_iter();
-        let fields = fields.map(|(name, slot)| Ok(Field { key: key(b"", &name, encode::field)?, slot }));
-        let fields = fields.collect::<Result<_, BadText>>().map_err(bad)?;
-        let own =
-            if route.measurement_captures().next().is_some() { &route.name } else { route.measurement() };
+        let names = route.measurement_captures().next().is_some();
+        let own = if names { &route.name } else { route.measurement() };
+        let measurement = if names { measurement(route, levels).map_err(bad)? } else { Vec::new() };
         Ok(Self {
             name: route.name.clone(),
             subscription,
-            measurement: measurement(route, levels).map_err(bad)?,
-            measurement_slot: outline.measurement,
+            measurement,
             own_measurement: written(own, encode::measurement).map_err(bad)?,
-            tags,
-            fields,
-            time_slot: outline.time,
-            decoder,
-            skips_retained: route.retained == Retained::Skip,
-            bound: route.series.as_ref().map(|bound| (bound.limit as usize, bound.overflow)),
+            kind: kinds.of(route, levels).map_err(bad)?,
         })
     }
 
     /// Whether the route's series are counted.
     pub fn has_bound(&self) -> bool {
-        self.bound.is_some()
+        self.kind.bound.is_some()
     }
 
     /// Whether the route's messages hang together.
     pub fn is_sparkplug(&self) -> bool {
-        matches!(self.decoder, Decoder::Sparkplug(_))
+        matches!(self.kind.decoder, Decoder::Sparkplug(_))
     }
 
     /// Whether the route has to remember anything of its messages.
@@ -164,18 +174,18 @@ impl CompiledRoute {
         memory: Option<&mut Memory>,
         out: &mut Vec<u8>,
     ) -> Result<Written, DecodeError> {
-        if message.retained && self.skips_retained {
+        if message.retained && self.kind.skips_retained {
             return Ok(Written::Skipped);
         }
         let (births, series) = memory.map(|memory| (&mut memory.births, &mut memory.series)).unzip();
-        if let Decoder::Sparkplug(sparkplug) = &self.decoder {
+        if let Decoder::Sparkplug(sparkplug) = &self.kind.decoder {
             let mut none = Births::default();
             let births = births.unwrap_or(&mut none);
             if let Some(ignored) = sparkplug.decode(message.topic, message.payload, stamp, births, values)? {
                 return Ok(Written::Ignored(ignored));
             }
         } else {
-            self.decoder.decode(message.payload, values)?;
+            self.kind.decoder.decode(message.payload, values)?;
         }
         let start = out.len();
         let mut ends = std::mem::take(&mut values.ends);
@@ -188,6 +198,55 @@ impl CompiledRoute {
             out.truncate(start);
         }
         written
+    }
+}
+
+impl Kinds {
+    /// The kind of a route, which another may have made.
+    fn of(&mut self, route: &Route, levels: &[Level]) -> Result<Arc<Kind>, BadText> {
+        let definition = definition(route, levels);
+        if let Some(kind) = self.by_definition.get(&definition) {
+            return Ok(Arc::clone(kind));
+        }
+        let kind = Arc::new(Kind::new(route, levels)?);
+        self.by_definition.insert(definition, Arc::clone(&kind));
+        Ok(kind)
+    }
+}
+
+/// All that a route's kind is made of.
+fn definition(route: &Route, levels: &[Level]) -> String {
+    let captures: Vec<_> = levels
+        .iter()
+        .map(|level| match level {
+            Level::Literal(_) => None,
+            Level::One(name) => Some((false, name)),
+            Level::Rest(name) => Some((true, name)),
+        })
+        .collect();
+    let measurement: Vec<_> = route.measurement_captures().collect();
+    let Route { name: _, topic: _, qos: _, measurement: _, tags, retained, series, payload } = route;
+    serde_json::to_string(&(captures, measurement, tags, retained, series, payload))
+        .expect("a route that was read can be written")
+}
+
+impl Kind {
+    fn new(route: &Route, levels: &[Level]) -> Result<Self, BadText> {
+        let mut taken = route.all_tags();
+        taken.extend(route.payload.fields().into_iter().map(|(name, _)| name.into()));
+        let (decoder, outline) = Decoder::new(&route.payload, taken)?;
+        let tags = tags(route, levels, &outline)?;
+        let fields = outline.fields.into_iter();
+        let fields = fields.map(|(name, slot)| Ok(Field { key: key(b"", &name, encode::field)?, slot }));
+        Ok(Self {
+            measurement_slot: outline.measurement,
+            tags,
+            fields: fields.collect::<Result<_, BadText>>()?,
+            time_slot: outline.time,
+            decoder,
+            skips_retained: route.retained == Retained::Skip,
+            bound: route.series.as_ref().map(|bound| (bound.limit as usize, bound.overflow)),
+        })
     }
 }
 
@@ -264,4 +323,34 @@ fn measurement(route: &Route, levels: &[Level]) -> Result<Vec<MeasurementSource>
         }
     };
     route.measurement_parts().into_iter().map(source).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_of_one_kind_only_if_they_differ_in_names_topics_and_measurements_alone() {
+        let kinds = &mut Kinds::default();
+        let mut kind = |text: &str| {
+            let route: Route = serde_saphyr::from_str(&format!("{{name: r, {text}}}")).expect("a route");
+            let pattern = route.pattern().expect("a topic");
+            CompiledRoute::new(&route, pattern.levels(), 1, kinds).expect("it compiles").kind
+        };
+        let one = kind("topic: 'a/{x}', payload: {float: {}}");
+        assert!(Arc::ptr_eq(&one, &kind("topic: 'b/{x}', measurement: m, qos: 0, payload: {float: {}}")));
+        for other in [
+            "topic: 'a/{y}', payload: {float: {}}",
+            "topic: '{x}/a', payload: {float: {}}",
+            "topic: 'a/{x...}', payload: {float: {}}",
+            "topic: 'a/{x}', measurement: '{x}', payload: {float: {}}",
+            "topic: 'a/{x}', payload: {float: {field: y}}",
+            "topic: 'a/{x}', payload: {integer: {}}",
+            "topic: 'a/{x}', tags: [{name: t, value: v}], payload: {float: {}}",
+            "topic: 'a/{x}', retained: skip, payload: {float: {}}",
+            "topic: 'a/{x}', series: {limit: 5}, payload: {float: {}}",
+        ] {
+            assert!(!Arc::ptr_eq(&one, &kind(other)), "{other}");
+        }
+    }
 }

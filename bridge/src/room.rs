@@ -4,9 +4,11 @@
 //!
 //! There is one thing to be read all the same: the answer to a dead letter, without which the message before it
 //! is not acknowledged, comes behind whatever the broker had sent before. So while one is due, messages are read
-//! and left with the broker, the first and all that follow, and come again by a new connection in the end.
+//! and left with the broker, the first and all that follow, and come again by a new connection in the end. In MQTT 5
+//! that happens when dead letters take too much memory.
 
 use crate::ack::Acks;
+use crate::dead::DeadLetters;
 use crate::packet::Publish;
 use crate::stamps::Stamps;
 use crate::version::Version;
@@ -52,15 +54,15 @@ impl Room {
 
     /// Whether a message that was read is left with the broker, or is there already: before MQTT 5 brokers may
     /// send again on the same connection what is not acknowledged.
-    pub fn leaves(&mut self, publish: &Publish<'_>, acks: &Acks) -> bool {
-        if self.version == Version::V5 || publish.qos == 0 {
+    pub fn leaves(&mut self, publish: &Publish<'_>, acks: &Acks, letters: &DeadLetters) -> bool {
+        if publish.qos == 0 {
             return false;
         }
-        if publish.dup && acks.awaits(publish.packet_id) {
+        if self.version == Version::V311 && publish.dup && acks.awaits(publish.packet_id) {
             return true;
         }
         // Were one taken behind one that was left, their order would be lost, by which repetitions are known.
-        self.left_behind |= !self.has_some(acks);
+        self.left_behind |= letters.are_many() || !self.has_some(acks);
         self.left_behind
     }
 

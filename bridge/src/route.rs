@@ -3,6 +3,7 @@
 //! The cost of a look-up depends on the number of levels, not on the number of routes.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::ops::Range;
 
 use api::topic::{Level, TopicPattern};
@@ -11,19 +12,32 @@ use api::topic::{Level, TopicPattern};
 const MAX_LEVELS: usize = 256;
 
 /// All patterns, compiled. A pattern is known by its place in the list that it was compiled from.
-#[derive(Debug, Default)]
+///
+/// With a thousand routes the trie competes for the processor's cache, so it is small: nodes are numbers, those of
+/// one pattern lie side by side, and lists have no memory of their own.
+#[derive(Debug)]
 pub struct Trie {
-    root: Node,
+    /// The first is the root.
+    nodes: Vec<Node>,
+    /// For each pattern, the next one that ends alike.
+    next: Vec<Link>,
 }
+
+/// A node, or a pattern, by its place; or none.
+type Link = Option<NonZeroU32>;
 
 #[derive(Debug, Default)]
 struct Node {
-    literals: HashMap<Box<str>, Node>,
-    one: Option<Box<Node>>,
-    /// Patterns that end here.
-    ends: Vec<usize>,
-    /// Patterns whose last level takes all that remains from here.
-    rests: Vec<usize>,
+    #[expect(
+        clippy::box_collection,
+        reason = "few nodes have any, and an empty map is three times the rest"
+    )]
+    literals: Option<Box<HashMap<Box<str>, u32>>>,
+    one: Link,
+    /// The last of the patterns that end here, by its place and one.
+    ends: Link,
+    /// The same of the patterns whose last level takes all that remains from here.
+    rests: Link,
 }
 
 /// Where the levels of a topic are; reused from message to message.
@@ -58,60 +72,100 @@ impl Levels {
     }
 }
 
+impl Default for Trie {
+    fn default() -> Self {
+        Self { nodes: vec![Node::default()], next: Vec::new() }
+    }
+}
+
 impl Trie {
     /// Compiles patterns.
     pub fn new<'p>(patterns: impl IntoIterator<Item = &'p TopicPattern>) -> Self {
         let mut trie = Self::default();
-        for (place, pattern) in patterns.into_iter().enumerate() {
-            trie.root.insert(pattern.levels(), place);
+        for pattern in patterns {
+            trie.insert(pattern.levels());
         }
         trie
     }
 
     /// Appends the places of all patterns that match the topic, whose levels were split before.
     pub fn matches(&self, topic: &str, levels: &Levels, found: &mut Vec<usize>) {
-        let mut walk = Walk { topic, levels, found };
-        walk.visit(&self.root, 0);
+        let mut walk = Walk { trie: self, topic, levels, found };
+        walk.visit(0, 0);
     }
-}
 
-impl Node {
-    fn insert(&mut self, levels: &[Level], place: usize) {
-        match levels.split_first() {
-            None => self.ends.push(place),
-            Some((Level::Rest(_), _)) => self.rests.push(place),
-            Some((Level::One(_), tail)) => self.one.get_or_insert_default().insert(tail, place),
-            Some((Level::Literal(text), tail)) => {
-                self.literals.entry(text.as_str().into()).or_default().insert(tail, place);
+    fn insert(&mut self, levels: &[Level]) {
+        let pattern = NonZeroU32::new(self.next.len() as u32 + 1);
+        let mut node = 0;
+        let mut takes_rest = false;
+        for level in levels {
+            match level {
+                Level::Literal(text) => node = self.literal(node, text),
+                Level::One(_) => node = self.one(node),
+                // Always the last.
+                Level::Rest(_) => takes_rest = true,
             }
         }
+        let Node { ends, rests, .. } = &mut self.nodes[node];
+        self.next.push(std::mem::replace(if takes_rest { rests } else { ends }, pattern));
+    }
+
+    fn literal(&mut self, node: usize, text: &str) -> usize {
+        let new = self.nodes.len();
+        let literals = self.nodes[node].literals.get_or_insert_default();
+        let place = *literals.entry(text.into()).or_insert(new as u32) as usize;
+        if place == new {
+            self.nodes.push(Node::default());
+        }
+        place
+    }
+
+    fn one(&mut self, node: usize) -> usize {
+        let new = self.nodes.len();
+        if let Some(place) = self.nodes[node].one {
+            return place.get() as usize;
+        }
+        self.nodes[node].one = NonZeroU32::new(new as u32);
+        self.nodes.push(Node::default());
+        new
     }
 }
 
 struct Walk<'w> {
+    trie: &'w Trie,
     topic: &'w str,
     levels: &'w Levels,
     found: &'w mut Vec<usize>,
 }
 
 impl Walk<'_> {
-    fn visit(&mut self, node: &Node, level: usize) {
+    fn visit(&mut self, node: usize, level: usize) {
+        let Node { literals, one, ends, rests } = &self.trie.nodes[node];
         // A wildcard in the first level doesn't match the broker's own topics (section 4.7.2).
         let wild = level > 0 || !self.topic.starts_with('$');
         if wild {
-            self.found.extend_from_slice(&node.rests);
+            self.append(*rests);
         }
         if level == self.levels.ranges.len() {
-            self.found.extend_from_slice(&node.ends);
+            self.append(*ends);
             return;
         }
-        if !node.literals.is_empty()
-            && let Some(next) = node.literals.get(self.levels.one(self.topic, level))
+        if let Some(literals) = literals
+            && let Some(next) = literals.get(self.levels.one(self.topic, level))
         {
-            self.visit(next, level + 1);
+            self.visit(*next as usize, level + 1);
         }
-        if wild && let Some(next) = &node.one {
-            self.visit(next, level + 1);
+        if wild && let Some(next) = one {
+            self.visit(next.get() as usize, level + 1);
+        }
+    }
+
+    /// Appends a pattern, and those before it that end alike.
+    fn append(&mut self, mut last: Link) {
+        while let Some(pattern) = last {
+            let place = pattern.get() as usize - 1;
+            self.found.push(place);
+            last = self.trie.next[place];
         }
     }
 }

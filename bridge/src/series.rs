@@ -62,4 +62,20 @@ mod tests {
         series.end(false);
         assert!(series.admits(b"b", 1) && !series.admits(b"a", 1));
     }
+
+    #[test]
+    fn a_flood_of_new_series_takes_no_more_memory_than_the_bound_has() {
+        const LIMIT: usize = 1_000;
+        let mut series = Series::default();
+        let mut full = None;
+        for number in 0..200_000_u32 {
+            series.admits(&number.to_le_bytes(), LIMIT);
+            series.end(true);
+            if number as usize == LIMIT {
+                full = Some((series.seen.capacity(), series.new.capacity()));
+            }
+        }
+        assert_eq!(series.count(), LIMIT);
+        assert_eq!(Some((series.seen.capacity(), series.new.capacity())), full);
+    }
 }

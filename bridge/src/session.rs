@@ -16,6 +16,7 @@ use crate::batch::Batches;
 use crate::canary::Canary;
 use crate::config::Loaded;
 use crate::dead::{DeadLetter, DeadLetters, Limits, PacketIds};
+use crate::dropped::Dropped;
 use crate::health::{Health, SUBSCRIBING};
 use crate::intake::{Intake, Taken};
 use crate::leave::Leave;
@@ -62,6 +63,8 @@ pub struct Session {
     refused: Option<(Instant, String)>,
     /// Unless it was told to send none.
     canary: Option<Canary>,
+    /// If the broker tells.
+    dropped: Option<Dropped>,
 }
 
 impl Session {
@@ -91,6 +94,7 @@ impl Session {
             leave: loaded.leaves.then(Leave::default),
             refused: None,
             canary: loaded.canary.clone().map(|path| Canary::new(path, Instant::now())),
+            dropped: loaded.config.mqtt.dropped_topic.as_deref().map(Dropped::new),
         }
     }
 
@@ -159,6 +163,11 @@ impl Session {
     /// The topic filters that the broker's session may hold.
     pub fn held(&self) -> &Held {
         self.subscriber.held()
+    }
+
+    /// The same, if they may have changed since this was asked last.
+    pub fn held_if_changed(&mut self) -> Option<&Held> {
+        self.subscriber.held_if_changed()
     }
 
     /// Other routes from now on. Points of the old ones are stored all the same.
@@ -289,6 +298,16 @@ impl Session {
 
     /// Takes a message in, or what was read of it.
     pub fn receive(&mut self, publish: &Publish<'_>, batches: &mut Batches) {
+        let told = self
+            .dropped
+            .as_mut()
+            .and_then(|dropped| dropped.take(publish.topic, publish.payload, Instant::now()));
+        if let Some(total) = told {
+            self.health.metrics.broker_messages_dropped.set(i64::try_from(total).unwrap_or(i64::MAX));
+            if !self.table.knows(publish.subscriptions.ids()) {
+                return;
+            }
+        }
         self.health.metrics.messages_received.inc();
         if self.draining {
             return;
@@ -296,7 +315,7 @@ impl Session {
         if let Some(leave) = &mut self.leave {
             leave.received();
         }
-        if self.room.leaves(publish, &self.acks) {
+        if self.room.leaves(publish, &self.acks, &self.letters) {
             return;
         }
         let (sequence, stamp, repeated, position) = if publish.qos == 0 {
@@ -310,14 +329,19 @@ impl Session {
             (self.acks.next(), received.stamp, received.repeated, received.position)
         };
         let canary = self.canary.as_ref().and_then(|canary| canary.table(publish.topic));
-        let table = canary.as_ref().unwrap_or(&self.table);
+        // The routes that remain have copies of their own, if their filters overlap with the one that has gone.
+        let ids = publish.subscriptions.ids();
+        let is_for_retired = |retired: &&Arc<Table>| retired.knows(ids) && !self.table.knows(ids);
+        let gone = self.retired.as_ref().filter(|retired| canary.is_none() && is_for_retired(retired));
+        let mut by_retired = gone.is_some();
+        let table = canary.as_ref().or(gone).unwrap_or(&self.table);
         let is_own = self.is_own_letter(publish.topic);
         let mut taken = match is_own {
             false => self.intake.accept(publish, stamp, repeated, sequence, table, batches),
             true => Taken::default(),
         };
-        let mut by_retired = false;
         if canary.is_none()
+            && !by_retired
             && !taken.is_routed()
             && !is_own
             && !taken.dropped
@@ -502,9 +526,11 @@ impl Session {
     fn crossing(&self, now: Instant) -> Option<Side> {
         let crossing = self.canary.as_ref().map(|canary| canary.report(now, self.health.done()));
         let refused = self.refused.as_ref().filter(|(since, _)| now - *since < REFUSED_LATELY);
-        match (crossing, refused) {
-            (Some(side), _) if side.reason != "Crossed" => Some(side),
-            (_, Some((_, route))) => Some(Side {
+        let dropped = self.dropped.as_ref().and_then(|dropped| dropped.report(now));
+        match (crossing, dropped, refused) {
+            (Some(side), ..) if side.reason != "Crossed" => Some(side),
+            (_, Some(side), _) => Some(side),
+            (_, None, Some((_, route))) => Some(Side {
                 ready: true,
                 reason: "DeadLetters".into(),
                 message: format!(
@@ -512,7 +538,7 @@ impl Session {
                     dead_letter_topic(&self.pipeline, route)
                 ),
             }),
-            (crossing, None) => crossing,
+            (crossing, None, None) => crossing,
         }
     }
 
@@ -520,7 +546,7 @@ impl Session {
         let Self { letters, subscriber, ids, limits, canary, health, .. } = self;
         let Some(canary) = canary else { return };
         let now = Instant::now();
-        if limits.receive_maximum > 0 && subscriber.is_complete() && !self.draining && canary.is_due(now) {
+        if limits.receive_maximum > 0 && !self.draining && canary.is_due(now) && subscriber.is_complete() {
             let id = ids.next(|id| letters.uses(id) || subscriber.uses(id));
             canary.write(now, SystemTime::now(), limits.version, id, health.done(), output);
         }

@@ -1,9 +1,8 @@
 //! Stores batches, one after the other, for as long as it takes.
 //!
-//! What the database refuses is found by halving and handed back with the reason; the rest is stored.
+//! What the database refuses is searched for and handed back with the reason; the rest is stored.
 //! What is not the points' fault is tried again until it works.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,21 +13,25 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backoff::Backoff;
 use crate::batch::Batch;
-use crate::database::{Answer, Database, named_line};
+use crate::database::{Answer, Database};
 use crate::health::Health;
 use crate::metrics::{ReasonLabel, RouteLabel, SideName};
+use crate::refusal;
+use crate::search::{Known, Search};
 use crate::table::Table;
 
-/// A database that has answered is asked again after this long without a write.
-const PROBE_READY: Duration = Duration::from_secs(3);
+/// A database that has answered is asked again after this long without a write. With [`SLOW`] less than 5 s,
+/// within which a failure is told.
+const PROBE_READY: Duration = Duration::from_secs(2);
 /// One that has not.
 const PROBE_UNREADY: Duration = Duration::from_secs(1);
 /// A write that takes longer is reported before it ends.
-const SLOW: Duration = Duration::from_secs(4);
+const SLOW: Duration = Duration::from_secs(2);
 /// Tried again after waits up to this.
 const LAST_WAIT: Duration = Duration::from_secs(2);
-/// The longest wait that the server can ask for.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
+/// The longest wait that the server can ask for. Whoever means more than an hour, by a date in a wrong year for
+/// example, is asked again.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
 /// A batch that has been dealt with.
 #[derive(Debug)]
@@ -62,6 +65,7 @@ impl Sink {
             ready: false,
             not_before: Instant::now(),
             counters: Counters::default(),
+            known: Known::default(),
         };
         tokio::spawn(worker.run(batch_receiver, outcome_sender));
         Self { batches, outcomes, config, busy: false }
@@ -107,6 +111,7 @@ struct Worker {
     /// The server asked not to be asked before.
     not_before: Instant,
     counters: Counters,
+    known: Known,
 }
 
 /// Counters of the routes of one table, at their places there. To look one up by its name for each batch
@@ -155,31 +160,46 @@ impl Worker {
         if let Some(histogram) = &self.health.metrics.batch_points {
             histogram.observe(batch.len() as f64);
         }
-        let mut refused = Vec::new();
-        let mut work: Vec<_> = std::iter::once(0..batch.len()).collect();
-        while let Some(part) = work.pop() {
+        let mut search = Search::new(batch, std::mem::take(&mut self.known));
+        let mut is_vouched_for = false;
+        while let Some(lines) = search.lines() {
             if self.not_before > Instant::now() {
                 self.wait_until(self.not_before).await;
             }
-            let answer = self.write(batch.lines(part.clone())).await;
+            let answer = self.write_points(&lines, &mut is_vouched_for).await;
             self.health.write_answered();
             self.report(&answer);
             match answer {
-                Answer::Stored => {}
-                Answer::Refused(reason) => split(batch, part, reason, &mut work, &mut refused),
-                Answer::TooLarge => {
-                    split(batch, part, "the database finds it too large".into(), &mut work, &mut refused);
-                }
+                Answer::Stored => search.stored(),
+                Answer::Refused(reason) => search.refused(reason),
+                Answer::TooLarge => search.too_large(),
                 Answer::Later { .. } => {
-                    work.push(part);
                     let wait = self.backoff.next_wait();
                     self.wait_until(Instant::now() + wait).await;
                 }
             }
         }
-        refused.sort_unstable();
+        let (refused, known) = search.end();
+        self.known = known;
         self.count_stored(batch, &refused);
         refused
+    }
+
+    /// Writes points. A refusal that may be one of the request, by its words, convicts none of them unless the
+    /// database accepts a write without points: that is asked once for a batch.
+    async fn write_points(&mut self, lines: &[u8], is_vouched_for: &mut bool) -> Answer {
+        let answer = self.write(lines).await;
+        match &answer {
+            Answer::Refused(reason) if !*is_vouched_for && !refusal::is_about_points(reason) => {}
+            _ => return answer,
+        }
+        match self.write(&[]).await {
+            Answer::Stored => {
+                *is_vouched_for = true;
+                answer
+            }
+            other => other,
+        }
     }
 
     /// Waits, but not longer than for another database.
@@ -216,6 +236,7 @@ impl Worker {
                 self.ready = false;
                 let message = format!("the database has not answered for {} s", SLOW.as_secs());
                 self.health.not_ready(SideName::Database, "Unresponsive", message);
+                self.health.metrics.writes.get_or_create(&ReasonLabel { reason: "Unresponsive" }).inc();
                 request.await
             }
         };
@@ -234,7 +255,11 @@ impl Worker {
                 self.ready = false;
                 let pause = after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
                 self.not_before = Instant::now() + pause;
-                self.health.not_ready(SideName::Database, reason, message.clone());
+                let message = match pause.as_secs() {
+                    0 => message.clone(),
+                    seconds => format!("{message}; it asks to be left alone for {seconds} s"),
+                };
+                self.health.not_ready(SideName::Database, reason, message);
                 reason
             }
             Answer::Stored | Answer::Refused(_) | Answer::TooLarge => {
@@ -269,97 +294,6 @@ impl Worker {
                 self.health.metrics.points_stored.get_or_create(&label).clone()
             });
             counter.inc_by(*count);
-        }
-    }
-}
-
-/// A part was refused: cut out the line that the reason names, or halve, or convict a single point.
-fn split(
-    batch: &Batch,
-    part: Range<usize>,
-    reason: String,
-    work: &mut Vec<Range<usize>>,
-    refused: &mut Vec<(usize, String)>,
-) {
-    let is_named = |place: &usize| {
-        let line = batch.lines(*place..place + 1);
-        named_line(&reason).is_some_and(|named| line.trim_ascii_end() == named.as_bytes())
-    };
-    let culprit = if part.len() == 1 { Some(part.start) } else { part.clone().find(is_named) };
-    let middle = part.start + part.len() / 2;
-    let rest = match culprit {
-        Some(place) => {
-            refused.push((place, reason));
-            [part.start..place, place + 1..part.end]
-        }
-        None => [part.start..middle, middle..part.end],
-    };
-    // The first half is taken up first: points keep their order of writing.
-    work.extend(rest.into_iter().rev().filter(|rest| !rest.is_empty()));
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::ack::Sequence;
-    use crate::batch::Batches;
-
-    fn batch(points: usize) -> Batch {
-        let (mut batches, table) = (Batches::default(), Arc::default());
-        for place in 0..points {
-            let batch = batches.open(&table);
-            batch.lines_mut().extend_from_slice(format!("m v={place} 1\n").as_bytes());
-            batch.push(Sequence::NONE, 0, b"t", b"p");
-        }
-        batches.take().expect("a batch")
-    }
-
-    /// Writes to a database that refuses the culprits, naming them or not; returns the writes it took.
-    fn store(points: usize, culprits: &[usize], names: bool) -> (Vec<usize>, Vec<usize>, usize) {
-        let batch = batch(points);
-        let (mut work, mut refused, mut stored, mut writes): (Vec<_>, Vec<_>, Vec<_>, usize) =
-            (std::iter::once(0..points).collect(), Vec::new(), Vec::new(), 0);
-        while let Some(part) = work.pop() {
-            writes += 1;
-            match culprits.iter().find(|place| part.contains(place)) {
-                None => stored.extend(part),
-                Some(place) if names => {
-                    let reason = format!("unable to parse 'm v={place} 1': bad");
-                    split(&batch, part, reason, &mut work, &mut refused);
-                }
-                Some(_) => split(&batch, part, "conflict".into(), &mut work, &mut refused),
-            }
-        }
-        let mut refused: Vec<usize> = refused.into_iter().map(|(place, _)| place).collect();
-        refused.sort_unstable();
-        (stored, refused, writes)
-    }
-
-    #[test]
-    fn one_culprit_among_5000_takes_few_writes() {
-        let (stored, refused, writes) = store(5_000, &[1_234], false);
-        assert_eq!((stored.len(), refused), (4_999, vec![1_234]));
-        assert!(writes <= 27, "{writes}");
-    }
-
-    #[test]
-    fn a_culprit_that_is_named_is_cut_out() {
-        let (stored, refused, writes) = store(5_000, &[1_234], true);
-        assert_eq!((stored.len(), refused, writes), (4_999, vec![1_234], 3));
-    }
-
-    proptest! {
-        #[test]
-        fn exactly_the_culprits_are_refused_and_the_rest_stored_in_order(
-            points in 1..60_usize, culprits in prop::collection::btree_set(0..60_usize, 0..10), names in any::<bool>(),
-        ) {
-            let culprits: Vec<usize> = culprits.into_iter().filter(|place| *place < points).collect();
-            let (stored, refused, _) = store(points, &culprits, names);
-            let expected: Vec<usize> = (0..points).filter(|place| !culprits.contains(place)).collect();
-            prop_assert_eq!(stored, expected);
-            prop_assert_eq!(refused, culprits);
         }
     }
 }

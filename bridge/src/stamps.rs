@@ -47,7 +47,7 @@ pub struct Record {
     pub packet_id: u16,
 }
 
-/// A record without its position: that is its place in the ring.
+/// A record without its position: that follows from its place.
 #[derive(Clone, Copy, Debug)]
 struct Kept {
     stamp: i64,
@@ -79,7 +79,10 @@ pub struct Stamps {
     /// Stamps are this far apart at least, and are multiples of it, but for the lane.
     step: i64,
     lane: i64,
-    ring: Vec<Kept>,
+    /// What may come again, in order of position.
+    kept: VecDeque<Kept>,
+    /// The position of the first of these.
+    first: u64,
     /// The position that the next new message gets.
     next: u64,
     /// What is before this position is forgotten by the broker, or was never in this session.
@@ -125,7 +128,8 @@ impl Stamps {
             last,
             step: STEP,
             lane: 0,
-            ring: Vec::new(),
+            kept: VecDeque::new(),
+            first: next,
             next,
             settled,
             acknowledged: settled,
@@ -267,30 +271,38 @@ impl Stamps {
         self.next
     }
 
-    /// What is remembered from a position on, in order.
+    /// What is remembered from a position on, in order. What is settled is not, but for the last.
     pub fn records(&self, from: u64) -> impl Iterator<Item = Record> {
         (from.max(self.oldest())..self.next).filter_map(|position| {
-            let Kept { stamp, hash, packet_id } = *self.ring.get(slot(position))?;
+            let place = position.checked_sub(self.first)?;
+            let Kept { stamp, hash, packet_id } = *self.kept.get(place as usize)?;
             (packet_id != Kept::NONE.packet_id).then_some(Record { position, stamp, hash, packet_id })
         })
     }
 
+    /// What is before this position can't come again; but the last one is kept, since its stamp is the last that was
+    /// given.
     fn oldest(&self) -> u64 {
-        self.next.saturating_sub(CAPACITY as u64)
+        self.settled.min(self.next.saturating_sub(1)).max(self.next.saturating_sub(CAPACITY as u64))
     }
 
     fn store(&mut self, record: Record) {
         let Record { position, stamp, hash, packet_id } = record;
-        let slot = slot(position);
-        if slot >= self.ring.len() {
-            // Only after a start with gaps is there more than one to fill: with what is never found.
-            self.ring.resize(slot + 1, Kept::NONE);
+        while self.first < self.oldest() && self.kept.pop_front().is_some() {
+            self.first += 1;
         }
-        self.ring[slot] = Kept { stamp, hash, packet_id };
+        if self.kept.is_empty() {
+            self.first = position;
+        }
+        while self.first + (self.kept.len() as u64) < position {
+            // Only after a start with gaps is there one to fill: with what is never found.
+            self.kept.push_back(Kept::NONE);
+        }
+        self.kept.push_back(Kept { stamp, hash, packet_id });
     }
 }
 
-/// Where a position is in the ring, and in the file.
+/// Where a position is in the file's ring.
 pub fn slot(position: u64) -> usize {
     (position % CAPACITY as u64) as usize
 }
@@ -507,6 +519,20 @@ mod tests {
         assert_eq!(stamps.records(0).count(), CAPACITY);
         assert_eq!(stamps.records(0).next().map(|record| record.position), Some(1));
         assert_eq!(slot(CAPACITY as u64 + 3), 3);
+    }
+
+    #[test]
+    fn what_cannot_come_again_takes_no_memory() {
+        let (mut stamps, _) = received(100);
+        stamps.acknowledge(99);
+        ping(&mut stamps);
+        stamps.receive(101, 7);
+        assert_eq!(stamps.kept.len(), 101);
+        ping(&mut stamps);
+        stamps.receive(102, 7);
+        assert_eq!(stamps.kept.len(), 2);
+        let positions: Vec<u64> = stamps.records(0).map(|record| record.position).collect();
+        assert_eq!(positions, [100, 101]);
     }
 
     #[test]

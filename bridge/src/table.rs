@@ -1,10 +1,11 @@
 //! The routes, compiled: everything that a message needs, decided when the configuration is read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use api::route::{Payload, Route, RouteError, check_routes};
 
 use crate::encode::EncodeError;
+use crate::point::Kinds;
 pub use crate::point::{CompiledRoute, Message, Written};
 use crate::route::{Levels, Trie};
 
@@ -14,6 +15,8 @@ pub struct Table {
     trie: Trie,
     routes: Vec<CompiledRoute>,
     filters: BTreeMap<String, Subscription>,
+    /// The identifiers of all filters.
+    identifiers: HashSet<u32>,
 }
 
 /// What the broker is asked for one topic filter.
@@ -65,14 +68,16 @@ impl Table {
             // A message by alias means nothing without the birth that came before it.
             subscription.undivided |= matches!(route.payload, Payload::Sparkplug(_));
         }
+        let mut kinds = Kinds::default();
         let compiled = routes
             .iter()
             .zip(&patterns)
             .map(|(route, pattern)| {
-                CompiledRoute::new(route, pattern.levels(), subscription_id(&pattern.filter()))
+                CompiledRoute::new(route, pattern.levels(), subscription_id(&pattern.filter()), &mut kinds)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { trie: Trie::new(&patterns), routes: compiled, filters })
+        let identifiers = filters.values().map(|subscription| subscription.id).collect();
+        Ok(Self { trie: Trie::new(&patterns), routes: compiled, filters, identifiers })
     }
 
     /// The topic filters to subscribe to.
@@ -83,6 +88,11 @@ impl Table {
     /// The routes, in the configuration's order.
     pub fn routes(&self) -> &[CompiledRoute] {
         &self.routes
+    }
+
+    /// Whether one of these subscriptions is for a filter of this table.
+    pub fn knows(&self, subscriptions: &[u32]) -> bool {
+        subscriptions.iter().any(|id| self.identifiers.contains(id))
     }
 
     /// Finds the places of the routes that one copy of a message goes to.
@@ -98,9 +108,8 @@ impl Table {
         }
         let is_meant = |route: &CompiledRoute| subscriptions.contains(&route.subscription);
         // Nearly always one of those found is meant, and the others need no look.
-        let is_known = || self.routes.iter().any(is_meant);
         if !subscriptions.is_empty()
-            && (found.iter().any(|&place| is_meant(&self.routes[place])) || is_known())
+            && (found.iter().any(|&place| is_meant(&self.routes[place])) || self.knows(subscriptions))
         {
             found.retain(|&place| is_meant(&self.routes[place]));
         }

@@ -66,6 +66,8 @@ impl Bridge {
             mqtt: MqttConfig {
                 url: format!("mqtt://127.0.0.1:{broker_port}"),
                 client_id: client_id.into(),
+                dropped_topic: None,
+                secret_client_id_file: None,
                 username_file: None,
                 password_file: None,
                 ca_file: None,
@@ -109,6 +111,25 @@ impl Bridge {
     /// If the file can't be written.
     pub fn send_canaries(&mut self) -> Result<()> {
         self.config.canary = true;
+        self.write_config()
+    }
+
+    /// Lets it ask the broker how many messages that drops.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn hear_of_drops(&mut self) -> Result<()> {
+        self.config.mqtt.dropped_topic = Some("$SYS/broker/publish/messages/dropped".into());
+        self.write_config()
+    }
+
+    /// Lets it have a client id that nobody else knows, as at a broker of the operator's.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn hide_client_id(&mut self) -> Result<()> {
+        let file = self.directory.write("session", "a secret that nobody else can guess")?;
+        self.config.mqtt.secret_client_id_file = Some(file.display().to_string());
         self.write_config()
     }
 
@@ -159,6 +180,15 @@ impl Bridge {
     /// If it remembers nothing yet.
     pub fn held_subscriptions(&self) -> Result<String> {
         let path = self.directory.path().join(STATE).join("subscriptions.json");
+        std::fs::read_to_string(&path).with_context(|| path.display().to_string())
+    }
+
+    /// What it keeps of its client id to itself.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub fn secret_part(&self) -> Result<String> {
+        let path = self.directory.path().join(STATE).join("client-id");
         std::fs::read_to_string(&path).with_context(|| path.display().to_string())
     }
 

@@ -40,6 +40,7 @@ max_inflight_messages 0
 max_queued_messages 0
 max_queued_bytes 0
 max_packet_size 2000000
+sys_interval 3
 log_dest stderr
 log_type error
 log_type warning
@@ -224,10 +225,19 @@ impl Container {
 /// # Errors
 /// If it doesn't start.
 pub async fn broker() -> Result<Container> {
+    broker_that_queues(0).await
+}
+
+/// The same with a bound of so many bytes for what waits for a client; 0 is none.
+///
+/// # Errors
+/// If it doesn't start.
+pub async fn broker_that_queues(bytes: u64) -> Result<Container> {
     let (port, directory) = (free_port()?, Directory::new("mosquitto")?);
     let old_port = free_port()?;
     let text = MOSQUITTO_CONF.replace("@PORT@", &port.to_string());
     let text = text.replace("@OLD_PORT@", &old_port.to_string());
+    let text = text.replace("max_queued_bytes 0", &format!("max_queued_bytes {bytes}"));
     let mut container = match environment::program(Image::Mosquitto) {
         Some(program) => {
             let data = format!("{}/", directory.path().display());

@@ -104,6 +104,17 @@ pub fn telegraf() -> Result<PathBuf> {
     named("IOTPIPELINE_TELEGRAF_BIN", "bench")
 }
 
+/// The folder with prometheus-operator, which the bench measures the operator beside, its definitions and its rights.
+///
+/// # Errors
+/// If the environment doesn't say.
+pub fn prometheus_operator() -> Result<PathBuf> {
+    let variable = "IOTPIPELINE_PROMETHEUS_OPERATOR";
+    let path = std::env::var_os(variable);
+    path.map(PathBuf::from)
+        .with_context(|| format!("{variable} is not set: run this through `cargo xtask bench operator`"))
+}
+
 /// Where the cluster's kubeconfig is.
 pub fn kubeconfig_path() -> PathBuf {
     std::env::var_os("KUBECONFIG").map_or_else(|| repository("target/cluster/kubeconfig"), PathBuf::from)

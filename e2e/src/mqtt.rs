@@ -9,7 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, Packet, PubAckReason, Publish, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{
+    ConnectReturnCode, Packet, PubAckReason, Publish, SubscribeProperties, SubscribeReasonCode,
+};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -82,6 +84,20 @@ impl Client {
     /// If the connection ends or the broker doesn't answer.
     pub async fn subscribe(&mut self, filter: &str) -> Result<SubscribeReasonCode> {
         self.requests.subscribe(filter, QoS::AtLeastOnce).await?;
+        self.granted().await
+    }
+
+    /// Subscribes with an identifier, which each copy for this filter then has.
+    ///
+    /// # Errors
+    /// If the connection ends or the broker doesn't answer.
+    pub async fn subscribe_as(&mut self, filter: &str, id: usize) -> Result<SubscribeReasonCode> {
+        let properties = SubscribeProperties { id: Some(id), user_properties: Vec::new() };
+        self.requests.subscribe_with_properties(filter, QoS::AtLeastOnce, properties).await?;
+        self.granted().await
+    }
+
+    async fn granted(&mut self) -> Result<SubscribeReasonCode> {
         loop {
             match self.packet(ANSWER).await.context("no answer to SUBSCRIBE")? {
                 Packet::SubAck(answer) => {

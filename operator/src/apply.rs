@@ -31,7 +31,7 @@ pub use touch::touch;
 pub const FIELD_MANAGER: &str = "iotpipeline-operator";
 
 /// On every object: the hash of what was applied, so that a field that is no longer desired is noticed.
-const APPLIED_HASH: &str = "iotpipeline.io/applied-hash";
+pub(crate) const APPLIED_HASH: &str = "iotpipeline.io/applied-hash";
 
 /// The workloads as the API server has them after the apply.
 #[derive(Debug, Default)]
@@ -124,6 +124,7 @@ pub async fn apply(
         database,
         bridge,
         dashboard,
+        dashboard_token,
         backups,
         restore,
         surroundings,
@@ -173,6 +174,9 @@ pub async fn apply(
         pass.one(&children.config_maps, config_map).await?;
         pass.one(&children.services, service).await?;
         applied.dashboard = Some(pass.one(&children.deployments, deployment).await?);
+    }
+    if let Some(secret) = dashboard_token {
+        pass.one(&children.secrets, secret).await?;
     }
     if let Part::Wanted(BackupObjects { claim, cron_job, job }) = backups {
         if let Some(claim) = claim {

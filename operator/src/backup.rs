@@ -148,7 +148,7 @@ fn open(arguments: &Arguments) -> anyhow::Result<(Source, Store)> {
         |file: &Path| std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()));
     let ca = arguments.ca.as_deref().map(read).transpose()?;
     let token = read(&arguments.token_file)?.trim().to_owned();
-    let access = Access { http: http::patient(ca.as_deref())?, url: arguments.url.clone(), token };
+    let access = Access { http: http::transfer(ca.as_deref())?, url: arguments.url.clone(), token };
     Ok((Source::new(access), Store::open(&arguments.place)?))
 }
 

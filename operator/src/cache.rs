@@ -179,7 +179,7 @@ impl Kind {
             return false;
         }
         // What can't be kept is no different from what is not known: it is looked for by its name.
-        group.set(&name, version, &serde_json::to_vec(object).unwrap_or_default());
+        group.set(&name, version, &kept(object).unwrap_or_default());
         true
     }
 
@@ -273,6 +273,18 @@ impl Group {
     }
 }
 
+/// What is kept of an object, as JSON: all but who wrote which field, and what a pod runs, which its set says as well.
+fn kept<K: Cached>(object: &K) -> serde_json::Result<Vec<u8>> {
+    let mut json = serde_json::to_value(object)?;
+    if let Some(metadata) = json["metadata"].as_object_mut() {
+        metadata.remove("managedFields");
+    }
+    if let Some(pod) = json.as_object_mut().filter(|_| K::kind(&()) == "Pod") {
+        pod.remove("spec");
+    }
+    serde_json::to_vec(&json)
+}
+
 /// Versions of a kind can be compared: Kubernetes says so since 1.35, and the API server has always made
 /// them so.
 fn version<K: Resource>(object: &K) -> Option<u64> {
@@ -280,94 +292,4 @@ fn version<K: Resource>(object: &K) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::Secret;
-    use serde_json::json;
-
-    use super::*;
-
-    fn secret(name: &str, version: u64) -> Secret {
-        let labels = json!({"app.kubernetes.io/instance": "lab"});
-        let version = version.to_string();
-        let metadata = json!({"name": name, "namespace": "n", "labels": labels, "resourceVersion": version});
-        serde_json::from_value(json!({"metadata": metadata})).expect("a Secret")
-    }
-
-    fn filled(objects: &[Secret]) -> Cache {
-        let cache = Cache::default();
-        list(&cache, objects);
-        cache
-    }
-
-    fn list(cache: &Cache, objects: &[Secret]) {
-        cache.follow::<Secret>(None, &Event::Init);
-        for object in objects {
-            cache.follow(None, &Event::InitApply(object.clone()));
-        }
-        cache.follow::<Secret>(None, &Event::InitDone);
-    }
-
-    fn known(cache: &Cache) -> Option<Vec<(String, String)>> {
-        let objects = cache.objects::<Secret>("n", "lab")?;
-        let mut known: Vec<_> = objects
-            .iter()
-            .map(|object| (object.name_any(), object.resource_version().unwrap_or_default()))
-            .collect();
-        known.sort();
-        Some(known)
-    }
-
-    fn of(objects: &[(&str, &str)]) -> Option<Vec<(String, String)>> {
-        Some(objects.iter().map(|(name, version)| ((*name).into(), (*version).into())).collect())
-    }
-
-    #[test]
-    fn nothing_is_known_of_a_kind_before_all_of_it_is() {
-        let cache = Cache::default();
-        assert_eq!(known(&cache), None);
-        cache.follow::<Secret>(None, &Event::Init);
-        cache.follow(None, &Event::InitApply(secret("a", 1)));
-        assert_eq!(known(&cache), None);
-        cache.follow::<Secret>(None, &Event::InitDone);
-        assert_eq!(known(&cache), of(&[("a", "1")]));
-    }
-
-    #[test]
-    fn an_own_write_is_no_news_and_an_older_state_does_not_undo_it() {
-        let cache = filled(&[secret("a", 1)]);
-        cache.put(&secret("a", 5));
-        assert!(!cache.follow(None, &Event::Apply(secret("a", 5))));
-        assert!(!cache.follow(None, &Event::Apply(secret("a", 3))));
-        assert_eq!(known(&cache), of(&[("a", "5")]));
-        assert!(cache.follow(None, &Event::Apply(secret("a", 6))));
-        assert_eq!(known(&cache), of(&[("a", "6")]));
-    }
-
-    #[test]
-    fn what_was_deleted_does_not_come_back_by_an_answer_that_was_late() {
-        let cache = filled(&[secret("a", 1), secret("b", 2)]);
-        assert!(cache.follow(None, &Event::Delete(secret("a", 7))));
-        cache.put(&secret("a", 6));
-        assert_eq!(known(&cache), of(&[("b", "2")]));
-        cache.put(&secret("a", 8));
-        assert_eq!(known(&cache), of(&[("a", "8"), ("b", "2")]));
-    }
-
-    #[test]
-    fn a_list_ends_what_it_has_not_but_for_what_was_made_after_it() {
-        let cache = filled(&[secret("a", 1), secret("b", 2)]);
-        cache.put(&secret("c", 9));
-        list(&cache, &[secret("b", 2), secret("d", 5)]);
-        assert_eq!(known(&cache), of(&[("b", "2"), ("c", "9"), ("d", "5")]));
-    }
-
-    #[test]
-    fn a_pipeline_that_is_distrusted_is_asked_for() {
-        let cache = filled(&[secret("a", 1)]);
-        cache.distrust("n", "lab");
-        assert_eq!(known(&cache), None);
-        cache.replace("n", "lab", &[secret("b", 3)], Some(4));
-        cache.trust("n", "lab");
-        assert_eq!(known(&cache), of(&[("b", "3")]));
-    }
-}
+mod tests;

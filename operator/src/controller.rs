@@ -4,6 +4,7 @@ mod answers;
 mod database;
 mod events;
 mod follow;
+mod given;
 mod parts;
 mod recent;
 mod refresh;
@@ -23,7 +24,7 @@ use tokio::sync::Semaphore;
 use crate::apply::{ApplyError, apply, ask_for_certificates};
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::http::{self, HttpError};
+use crate::http::{self, HttpError, Patient};
 use crate::leader::fence::Fence;
 use crate::metrics::{Metrics, Outcome};
 use crate::observe::{ObserveError, Observed, observe};
@@ -55,9 +56,12 @@ pub struct Context {
     pub fence: Fence,
     /// For the bridge's status and for databases and dashboards without an authority of their own.
     pub http: reqwest::Client,
+    /// For what is held back until there is news.
+    patient: Patient,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     followed: follow::Followed,
+    given: Arc<given::Given>,
     /// What the watches have told of the pipelines' objects.
     pub cache: Arc<Cache>,
     /// When content that pods read was first written, by its hash.
@@ -99,6 +103,7 @@ impl Context {
         metrics: Arc<Metrics>,
     ) -> Result<Self, HttpError> {
         let http = http::client(None, &fence)?;
+        let patient = Patient::new(&fence)?;
         let followed = follow::Followed::new();
         let permits = Semaphore::new(CONCURRENCY.into());
         Ok(Self {
@@ -106,7 +111,9 @@ impl Context {
             config,
             fence,
             http,
+            patient,
             followed,
+            given: Arc::default(),
             metrics,
             cache: Arc::default(),
             written: Recent::default(),
@@ -139,7 +146,7 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
     };
     let (store, pipelines) = watches.pipelines();
     context.metrics.add_store(store.clone());
-    let known = store.clone();
+    let (given, forgetful, own) = (context.given.clone(), context.clone(), watches.namespace.clone());
     Controller::for_stream(pipelines, store)
         .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
         .watches_stream(watches.stateful_sets(), watch::pipeline_of)
@@ -147,7 +154,7 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
         .watches_stream(watches.services(), watch::pipeline_of)
         .watches_stream(watches.config_maps(), watch::pipeline_of)
         .watches_stream(watches.secrets(), watch::pipeline_of)
-        .watches_stream(watches.foreign_secrets(), move |secret| watch::users_of(&known, &secret))
+        .watches_stream(watches.foreign_secrets(given.clone()), move |secret| given.users_of(&secret))
         .watches_stream(watches.pods(), watch::pipeline_of)
         .reconcile_on(context.followed.news())
         .watches_stream(watches.claims(), watch::pipeline_of)
@@ -157,10 +164,20 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
         .watches_stream(watches.cron_jobs(), watch::pipeline_of)
         .watches_stream(watches.jobs(), watch::pipeline_of)
         .run(reconcile, error_policy, context)
-        .for_each(|result| async move {
-            if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = result {
-                tracing::warn!(error = %describe(&error), "a watch failed");
+        .for_each(|result| {
+            match result {
+                Err(error @ kube::runtime::controller::Error::QueueError(_)) => {
+                    tracing::warn!(error = %describe(&error), "a watch failed");
+                }
+                // News goes to every controller: of another's pipelines it knows nothing.
+                Err(kube::runtime::controller::Error::ObjectNotFound(gone))
+                    if own.is_none() || own == gone.namespace =>
+                {
+                    forgetful.forget(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
+                }
+                _ => {}
             }
+            std::future::ready(())
         })
         .await;
 }
@@ -194,6 +211,7 @@ async fn pass(pipeline: &IoTPipeline, context: &Arc<Context>) -> Result<Option<D
     if pipeline.spec.suspend {
         return report(context, pipeline, &Facts::Suspended).await.map(Some);
     }
+    context.given.note(pipeline);
     let observed = match observe(&context.client, &context.cache, pipeline).await {
         Ok(observed) => observed,
         Err(error) => return Err(tell(context, pipeline, error.into()).await),
@@ -285,6 +303,16 @@ impl Context {
         is_outdated
     }
 
+    /// It has gone. Each pass asks for another, so of each that goes a controller tells once that it isn't there.
+    fn forget(&self, namespace: &str, name: &str) {
+        let key = format!("{namespace}/{name}");
+        self.failures().remove(&key);
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        self.followed.pause(&key);
+        self.given.forget(namespace, name);
+        self.cache.trust(namespace, name);
+    }
+
     fn failures(&self) -> std::sync::MutexGuard<'_, HashMap<String, u32>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -309,8 +337,7 @@ mod tests {
         serde_json::from_value(pipeline).expect("a pipeline")
     }
 
-    #[tokio::test]
-    async fn no_spec_is_worked_for_that_is_older_than_one_before() {
+    fn context() -> Context {
         let config = "{image: {repository: o}, images: {mosquitto: {repository: m}, influxdb: {repository: i}, \
                       grafana: {repository: g}, bridge: {repository: b}}}";
         let config = serde_saphyr::from_str(config).expect("a configuration");
@@ -318,7 +345,31 @@ mod tests {
         let cluster = kube::Config::new("http://127.0.0.1:1".parse().expect("an address"));
         rustls::crypto::ring::default_provider().install_default().ok();
         let client = crate::cluster::client(&cluster, &fence).expect("a client");
-        let context = Context::new(client, fence, config, Arc::default()).expect("a context");
+        Context::new(client, fence, config, Arc::default()).expect("a context")
+    }
+
+    #[tokio::test]
+    async fn of_a_pipeline_that_has_gone_nothing_is_kept() {
+        let context = Arc::new(context());
+        let gone = Arc::new(pipeline("a", 2));
+        context.is_outdated(&gone);
+        error_policy(gone, &Error::TooSlow, context.clone());
+        assert_eq!(
+            (context.failures().len(), context.generations.lock().expect("nobody panics").len()),
+            (1, 1)
+        );
+        context.forget("n", "other");
+        assert_eq!(context.failures().len(), 1);
+        context.forget("n", "lab");
+        assert_eq!(
+            (context.failures().len(), context.generations.lock().expect("nobody panics").len()),
+            (0, 0)
+        );
+    }
+
+    #[tokio::test]
+    async fn no_spec_is_worked_for_that_is_older_than_one_before() {
+        let context = context();
         let outdated = [("a", 2), ("a", 1), ("a", 2), ("a", 3), ("b", 1)]
             .map(|(uid, generation)| context.is_outdated(&pipeline(uid, generation)));
         assert_eq!(outdated, [false, true, false, false, false]);

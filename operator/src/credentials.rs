@@ -5,7 +5,7 @@ mod rotation;
 
 use std::collections::BTreeMap;
 
-use api::iotpipeline::IoTPipeline;
+use api::iotpipeline::{Dashboard, IoTPipeline, Tls};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
@@ -28,6 +28,8 @@ pub struct Credentials {
     pub users: BTreeMap<String, String>,
     /// The password of the bridge's own user.
     pub bridge: String,
+    /// The secret part of its client id. It names what waits at the broker, so it is never made anew.
+    pub session: String,
     /// InfluxDB's administrator.
     pub database: DatabaseAdmin,
     /// The password of Grafana's administrator.
@@ -79,7 +81,10 @@ pub enum NoCredential {
 pub fn secret_names(pipeline: &IoTPipeline) -> Vec<String> {
     let names = Names::of(pipeline);
     let spec = &pipeline.spec;
-    let mut secrets = vec![names.of_part(Component::Authority), names.of_part(Component::Bridge)];
+    let mut secrets = vec![names.of_part(Component::Bridge)];
+    if signs(pipeline) {
+        secrets.push(names.of_part(Component::Authority));
+    }
     if spec.broker.external.is_none() {
         secrets.push(names.of_part(Component::Broker));
         secrets.push(names.of_user(BRIDGE_USER));
@@ -89,7 +94,9 @@ pub fn secret_names(pipeline: &IoTPipeline) -> Vec<String> {
     if spec.database.external.is_none() {
         secrets.push(names.of_part(Component::Database));
     }
-    if spec.dashboard.as_ref().is_some_and(|dashboard| dashboard.external.is_none()) {
+    // Of one elsewhere, the token that a managed database has made for it.
+    let has_secret = |dashboard: &Dashboard| dashboard.external.is_none() || spec.database.external.is_none();
+    if spec.dashboard.as_ref().is_some_and(has_secret) {
         secrets.push(names.of_part(Component::Dashboard));
     }
     secrets
@@ -134,6 +141,7 @@ pub fn complete(
     Ok(Credentials {
         users,
         bridge: bridge_password,
+        session: kept_or_new(secrets, &bridge, "session")?,
         database: DatabaseAdmin {
             password: kept_or_new(secrets, &database, "password")?,
             token: kept_or_new(secrets, &database, "token")?,
@@ -147,19 +155,28 @@ pub fn complete(
     })
 }
 
+/// Whether the pipeline's own authority has anything to sign.
+fn signs(pipeline: &IoTPipeline) -> bool {
+    let has_users = pipeline.spec.broker.users.iter().any(|user| user.certificate.is_some());
+    has_users || tls_of_parts(&pipeline.spec).iter().any(|(_, tls)| is_own(tls))
+}
+
+fn is_own(tls: &Tls) -> bool {
+    tls.issuer_ref.is_none() && tls.secret_ref.is_none()
+}
+
 fn signed(
     pipeline: &IoTPipeline,
     secrets: &[Secret],
     now: Timestamp,
 ) -> Result<Option<Signed>, NoCertificate> {
-    let names = Names::of(pipeline);
-    let parts = tls_of_parts(&pipeline.spec);
-    let own: Vec<_> =
-        parts.iter().filter(|(_, tls)| tls.issuer_ref.is_none() && tls.secret_ref.is_none()).collect();
-    let users: Vec<_> = pipeline.spec.broker.users.iter().filter(|user| user.certificate.is_some()).collect();
-    if own.is_empty() && users.is_empty() {
+    if !signs(pipeline) {
         return Ok(None);
     }
+    let names = Names::of(pipeline);
+    let parts = tls_of_parts(&pipeline.spec);
+    let own = parts.iter().filter(|(_, tls)| is_own(tls));
+    let users = pipeline.spec.broker.users.iter().filter(|user| user.certificate.is_some());
     let ca = names.of_part(Component::Authority);
     let kept = kept_pair(secrets, &ca, ["tls.crt", "tls.key"])
         .map(|newest| Authorities { newest, before: kept_pair(secrets, &ca, ["before.crt", "before.key"]) });
@@ -227,13 +244,24 @@ mod tests {
     }
 
     #[test]
+    fn a_dashboard_elsewhere_has_a_secret_if_the_database_makes_its_token() {
+        let elsewhere = "dashboard: {external: {url: 'http://g', credentialsSecretRef: {name: g}}}";
+        let database = "database: {external: {url: 'http://d', tokenSecretRef: {name: d, key: token}}}";
+        let text = PIPELINE.replace("dashboard: {}", elsewhere);
+        let names = |text: &str| secret_names(&serde_saphyr::from_str(text).expect("a pipeline"));
+        let dashboard = "lab-dashboard".to_owned();
+        assert!(names(&text).contains(&dashboard));
+        assert!(!names(&text.replace("routes:", &format!("{database}, routes:"))).contains(&dashboard));
+    }
+
+    #[test]
     fn the_secrets_of_managed_parts_hold_credentials() {
         let pipeline = serde_saphyr::from_str(PIPELINE).expect("a pipeline");
         assert_eq!(
             secret_names(&pipeline),
             [
-                "lab-ca",
                 "lab-bridge",
+                "lab-ca",
                 "lab-broker",
                 "lab-broker-iotpipeline-bridge",
                 "lab-broker-a",

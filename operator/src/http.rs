@@ -1,16 +1,43 @@
 //! What the clients of InfluxDB's and Grafana's API share: the HTTP client, and how an answer becomes an
 //! error.
 
+mod patient;
+
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, ClientBuilder, Proxy, RequestBuilder, StatusCode, redirect};
-use serde_json::Value;
+use axum::http::uri::InvalidUri;
+use reqwest::{Certificate, Client, ClientBuilder, Proxy, RequestBuilder, Response, StatusCode, redirect};
+use serde::Deserialize;
 
 use crate::leader::fence::Fence;
+
+pub use patient::Patient;
 
 /// Names a proxy for databases, dashboards and bridges, but not for the API server: outside of a cluster
 /// their names and addresses mean nothing.
 const PROXY: &str = "IOTPIPELINE_HTTP_PROXY";
+
+/// No answer that the operator asks for has more bytes. Who answers may be anybody, and never end.
+const LONGEST: usize = 1 << 20;
+
+/// So much of what was said is told, in characters.
+const TOLD: usize = 200;
+
+const USER_AGENT: &str = concat!("iotpipeline-operator/", env!("CARGO_PKG_VERSION"));
+
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// Whoever says nothing for so long is asked by the kernel whether its node is there,
+const KEEPALIVE: Duration = Duration::from_secs(2);
+
+/// again after this,
+const PROBE: Duration = Duration::from_secs(1);
+
+/// and so often.
+const PROBES: u32 = 2;
+
+/// What is not acknowledged by the other kernel after this never will be.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(4);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +48,9 @@ pub enum HttpError {
     /// The proxy's address is none.
     #[error("{PROXY} is no address of a proxy")]
     Proxy(#[source] reqwest::Error),
+    /// The proxy's address is no URI.
+    #[error("{PROXY} is no address of a proxy")]
+    ProxyAddress(#[source] InvalidUri),
     /// TLS could not be set up.
     #[error("set up an HTTP client")]
     Client(#[source] reqwest::Error),
@@ -36,6 +66,12 @@ pub enum ApiError {
         url: String,
         /// Why not.
         source: reqwest::Error,
+    },
+    /// More than anything that was asked for.
+    #[error("{url} answers with more than 1 MiB: correct the address")]
+    TooLong {
+        /// The address.
+        url: String,
     },
     /// The credentials are not known there, or not enough.
     #[error("{url} refuses the credentials, or they may not do this: {message}")]
@@ -74,7 +110,7 @@ impl ApiError {
             ApiError::Unreachable { .. } => "Unreachable",
             ApiError::Unauthorized { .. } => "NotAuthorized",
             ApiError::NotFound { .. } => "NotFound",
-            ApiError::Refused { .. } => "UnexpectedAnswer",
+            ApiError::TooLong { .. } | ApiError::Refused { .. } => "UnexpectedAnswer",
         }
     }
 }
@@ -89,11 +125,13 @@ pub async fn send(url: &str, what: &'static str, request: RequestBuilder) -> Res
         |source: reqwest::Error| ApiError::Unreachable { url: url.into(), source: source.without_url() };
     let answer = request.send().await.map_err(unreachable)?;
     let status = answer.status();
-    let text = answer.text().await.map_err(unreachable)?;
+    let body =
+        body(answer).await.map_err(unreachable)?.ok_or_else(|| ApiError::TooLong { url: url.into() })?;
+    let text = String::from_utf8_lossy(&body).into_owned();
     if status.is_success() {
         return Ok(text);
     }
-    let message = message(&text);
+    let message = said(&text);
     let url = url.into();
     Err(match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ApiError::Unauthorized { url, message },
@@ -102,12 +140,35 @@ pub async fn send(url: &str, what: &'static str, request: RequestBuilder) -> Res
     })
 }
 
-/// What a bad answer says, or its beginning.
-pub(crate) fn message(answer: &str) -> String {
-    serde_json::from_str::<Value>(answer)
-        .ok()
-        .and_then(|body| Some(body["message"].as_str()?.to_owned()))
-        .unwrap_or_else(|| answer.chars().take(200).collect())
+/// What was answered, unless it is longer than anything that was asked for.
+///
+/// # Errors
+/// If the rest doesn't come.
+pub async fn body(mut answer: Response) -> reqwest::Result<Option<Vec<u8>>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        if body.len() + chunk.len() > LONGEST {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}
+
+/// What a refusal says: the message of an API, or one line of text. A page is somebody else's.
+pub(crate) fn said(body: &str) -> String {
+    #[derive(Deserialize)]
+    struct Refusal {
+        message: String,
+    }
+    let message =
+        serde_json::from_str(body).map(|Refusal { message }| message.replace(char::is_control, " "));
+    let text = message.unwrap_or_else(|_| body.to_owned());
+    let text = text.trim();
+    match text.is_empty() || text.starts_with('<') || text.contains(char::is_control) {
+        true => "not by a message of an API".into(),
+        false => text.chars().take(TOLD).collect(),
+    }
 }
 
 /// Nothing instead of an error that says that nothing is there.
@@ -129,7 +190,7 @@ pub fn absent<T>(found: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
 /// # Errors
 /// If the certificate authority is none.
 pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
-    let builder = builder(ca)?.connect_timeout(Duration::from_secs(3)).timeout(Duration::from_secs(10));
+    let builder = builder(ca)?.connect_timeout(CONNECT).timeout(Duration::from_secs(10));
     builder.connector_layer(fence.clone()).build().map_err(HttpError::Client)
 }
 
@@ -137,7 +198,7 @@ pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
 ///
 /// # Errors
 /// If the certificate authority is none.
-pub fn patient(ca: Option<&str>) -> Result<Client, HttpError> {
+pub fn transfer(ca: Option<&str>) -> Result<Client, HttpError> {
     let builder =
         builder(ca)?.connect_timeout(Duration::from_secs(10)).read_timeout(Duration::from_secs(300));
     builder.build().map_err(HttpError::Client)
@@ -146,17 +207,17 @@ pub fn patient(ca: Option<&str>) -> Result<Client, HttpError> {
 fn builder(ca: Option<&str>) -> Result<ClientBuilder, HttpError> {
     let mut builder = Client::builder()
         // A bridge may be silent for a minute while it is followed: the kernel asks whether its node is there.
-        .tcp_keepalive(Duration::from_secs(2))
-        .tcp_keepalive_interval(Duration::from_secs(1))
-        .tcp_keepalive_retries(2)
-        .tcp_user_timeout(Duration::from_secs(4))
+        .tcp_keepalive(KEEPALIVE)
+        .tcp_keepalive_interval(PROBE)
+        .tcp_keepalive_retries(PROBES)
+        .tcp_user_timeout(UNACKNOWLEDGED)
         // A kept connection would stay with what answered it first: before kube-proxy knows a new
         // service's address, that can be a stranger, and a pod that was replaced answers nothing.
         .pool_max_idle_per_host(0)
         .redirect(redirect::Policy::none())
         // Variables that are meant for other programs don't lead credentials elsewhere.
         .no_proxy()
-        .user_agent(concat!("iotpipeline-operator/", env!("CARGO_PKG_VERSION")));
+        .user_agent(USER_AGENT);
     if let Ok(proxy) = std::env::var(PROXY) {
         builder = builder.proxy(Proxy::all(proxy).map_err(HttpError::Proxy)?);
     }
@@ -165,4 +226,23 @@ fn builder(ca: Option<&str>) -> Result<ClientBuilder, HttpError> {
         builder = builder.tls_certs_only(authorities);
     }
     Ok(builder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_refusal_a_message_is_told_and_no_page() {
+        assert_eq!(said(r#"{"code":"unauthorized","message":"unauthorized access"}"#), "unauthorized access");
+        assert_eq!(said("404 page not found\n"), "404 page not found");
+        assert_eq!(said(&format!(r#"{{"message":"{}"}}"#, "a".repeat(500))).len(), TOLD);
+        let page = "not by a message of an API";
+        for text in
+            ["", "<!DOCTYPE html><title>x</title>", "AccessKeyId: x\nSecretAccessKey: y\n", "a\u{1b}[2Jb"]
+        {
+            assert_eq!(said(text), page, "{text:?}");
+        }
+        assert_eq!(said(r#"{"message":"a\nb"}"#), "a b");
+    }
 }

@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 
 use crate::backup::RESTORING;
 use crate::http::{self, ApiError, absent};
+use crate::plan::{ManagedDatabase, Plan};
 use crate::resources::Tokens;
 use crate::resources::influxdb::ADMIN;
+use crate::resources::names::Component;
 use wire::{Authorization, Authorizations, Bucket, Buckets, Organization, Organizations, Right};
 
 /// The descriptions by which the operator finds its tokens again.
@@ -27,6 +29,10 @@ struct Place<'a> {
 
 /// For so many seconds a token that was replaced still holds, so that the part that has it can get the other.
 const GRACE: i64 = 600;
+
+/// So many tokens that were replaced may hold at once. There are more only if the Secrets that are to have the new
+/// ones can't be written.
+const REPLACED: usize = 8;
 
 /// A database, and who asks.
 #[derive(Clone)]
@@ -57,6 +63,24 @@ pub struct Wanted<'a> {
     pub rotated: Tokens,
     /// When that is asked.
     pub now: Timestamp,
+}
+
+impl<'a> Wanted<'a> {
+    /// What the plan asks of its database, of which the operator knows these tokens.
+    pub fn of(plan: &'a Plan, database: &'a ManagedDatabase, known: Tokens, now: Timestamp) -> Self {
+        let rotated = |part| plan.rotated.get(&plan.pipeline.names.of_part(part)).cloned();
+        Self {
+            admin_password: &database.admin_password,
+            organization: &plan.database.organization,
+            bucket: &plan.database.bucket,
+            retention_seconds: database.retention_seconds,
+            is_restored: plan.restore.is_some(),
+            has_dashboard: plan.dashboard.is_some(),
+            known,
+            rotated: Tokens { bridge: rotated(Component::Bridge), dashboard: rotated(Component::Dashboard) },
+            now,
+        }
+    }
 }
 
 /// What was done to a managed database.
@@ -92,10 +116,13 @@ impl InfluxDb {
                 self.create_organization(wanted.organization).await?
             }
         };
+        let (known, rotated) = (&wanted.known, &wanted.rotated);
+        let bridge = Right::new(BRIDGE_TOKEN, "write", rotated.bridge.as_deref());
+        let dashboard = Right::new(DASHBOARD_TOKEN, "read", rotated.dashboard.as_deref());
         let authorizations = self.authorizations(&organization.id).await?;
         let bucket = match self.bucket(&organization.id, wanted.bucket).await? {
             Some(bucket) => bucket,
-            None => match self.former_bucket(&authorizations).await? {
+            None => match self.former_bucket(&authorizations, &bridge).await? {
                 Some(bucket) => {
                     changes.push("renamed the bucket");
                     self.change_bucket(&bucket.id, &json!({"name": wanted.bucket})).await?;
@@ -119,10 +146,7 @@ impl InfluxDb {
             self.change_bucket(&bucket.id, &rules).await?;
         }
         let mut tokens = Tokens::default();
-        let (known, rotated) = (&wanted.known, &wanted.rotated);
         let place = Place { organization: &organization.id, bucket: &bucket.id, now: wanted.now };
-        let bridge = Right::new(BRIDGE_TOKEN, "write", rotated.bridge.as_deref());
-        let dashboard = Right::new(DASHBOARD_TOKEN, "read", rotated.dashboard.as_deref());
         tokens.bridge =
             Some(self.token(&authorizations, known.bridge.as_deref(), &bridge, place, &mut changes).await?);
         if wanted.has_dashboard {
@@ -212,9 +236,14 @@ impl InfluxDb {
         absent(self.send("the end of an unfinished restore", request).await).map(|_| ())
     }
 
-    /// The bucket that the bridge's token is for: under another name, it is the one that has the points.
-    async fn former_bucket(&self, authorizations: &[Authorization]) -> Result<Option<Bucket>, ApiError> {
-        let own = authorizations.iter().find(|found| found.description == BRIDGE_TOKEN);
+    /// The bucket that the bridge's newest token is for: under another name, it is the one that has the points.
+    async fn former_bucket(
+        &self,
+        authorizations: &[Authorization],
+        bridge: &Right,
+    ) -> Result<Option<Bucket>, ApiError> {
+        let good = authorizations.iter().filter(|found| found.is_active() && bridge.is_purpose_of(found));
+        let own = good.max_by_key(|found| found.made());
         let Some(id) = own.and_then(Authorization::bucket) else { return Ok(None) };
         let request = self.request(Method::GET, &format!("/api/v2/buckets/{id}"));
         absent(self.json("the bucket of the bridge's token", request).await)
@@ -250,8 +279,19 @@ impl InfluxDb {
             }
             return Ok(token);
         }
+        self.bound(authorizations, right).await?;
         changes.push("created a token");
         self.create_authorization(right, place).await
+    }
+
+    /// Ends tokens that nobody has got. The oldest is the one that is in use if no other could be kept.
+    async fn bound(&self, authorizations: &[Authorization], right: &Right) -> Result<(), ApiError> {
+        let mut replaced: Vec<_> = authorizations.iter().filter(|found| right.replaces(found)).collect();
+        replaced.sort_by_key(|found| found.made());
+        for nobodys in replaced.iter().skip(1).take(replaced.len().saturating_sub(REPLACED)) {
+            self.revoke(nobodys).await?;
+        }
+        Ok(())
     }
 
     /// The token that was made for this purpose, if it is still good for it. InfluxDB 2.9 keeps only

@@ -13,9 +13,10 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
+use crate::apply::APPLIED_HASH;
 use crate::cache::{Cache, Cached};
 use crate::credentials::{self, Credentials, NoCredential};
-use crate::plan::given_secrets;
+use crate::plan::{given_secrets, owner};
 use crate::resources::exposure::{HTTPRoute, ROUTE};
 use crate::resources::issued::{self, Certificate};
 use crate::resources::names::Names;
@@ -90,6 +91,9 @@ pub enum ObserveError {
         /// Why not.
         source: Box<kube::Error>,
     },
+    /// A Secret of another's has the name of one that holds credentials of the pipeline.
+    #[error("the Secret {0} exists and is not this pipeline's: delete it, or give the pipeline another name")]
+    NameTaken(String),
     /// A credential could not be made.
     #[error(transparent)]
     Credentials(#[from] NoCredential),
@@ -172,7 +176,8 @@ pub async fn observe(
     let found = try_join_all(missing.iter().map(|name| secret(client, &names, name))).await?;
     for (name, found) in missing.into_iter().zip(found) {
         match found {
-            Some(secret) => children.secrets.push(secret),
+            Some(secret) if is_of(&secret, pipeline) => children.secrets.push(secret),
+            Some(_) => return Err(ObserveError::NameTaken(name)),
             None => {
                 children.absent_secrets.insert(name);
             }
@@ -187,6 +192,15 @@ pub async fn observe(
     let now = Timestamp::now();
     let credentials = credentials::complete(pipeline, &children.secrets, now)?;
     Ok(Observed { children, given, credentials, now })
+}
+
+/// Whether a Secret without the pipeline's labels is one of its own: it is owned, also if its owner is a pipeline of
+/// this name that has gone, or the operator has written it. What others made is neither read nor taken over.
+fn is_of(secret: &Secret, pipeline: &IoTPipeline) -> bool {
+    let ours = owner(pipeline);
+    let owners = secret.metadata.owner_references.iter().flatten();
+    let is_owned = owners.into_iter().any(|owner| owner.kind == ours.kind && owner.name == ours.name);
+    is_owned || secret.annotations().contains_key(APPLIED_HASH)
 }
 
 /// Whether the pipeline names an issuer of cert-manager, or has named one: what that made is still there then.
@@ -255,4 +269,30 @@ async fn secret(client: &Client, names: &Names, name: &str) -> Result<Option<Sec
     api.get_opt(name)
         .await
         .map_err(|source| ObserveError::Secret { name: name.into(), source: Box::new(source) })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_of_another_s_is_not_the_pipeline_s_for_its_name() {
+        let pipeline = json!({
+            "apiVersion": "iotpipeline.io/v1alpha1", "kind": "IoTPipeline",
+            "metadata": {"name": "lab", "namespace": "n", "uid": "u"}, "spec": {"routes": []},
+        });
+        let pipeline: IoTPipeline = serde_json::from_value(pipeline).expect("a pipeline");
+        let is_ours = |metadata| {
+            let secret = serde_json::from_value(json!({"metadata": metadata})).expect("a Secret");
+            is_of(&secret, &pipeline)
+        };
+        let owned = |kind: &str, name: &str| json!({"ownerReferences": [{"apiVersion": "v1", "kind": kind, "name": name, "uid": "u"}]});
+        assert!(!is_ours(json!({"name": "lab-database"})));
+        assert!(!is_ours(owned("Deployment", "lab")) && !is_ours(owned("IoTPipeline", "other")));
+        // It lost its labels, or outlived its pipeline and lost them.
+        assert!(is_ours(owned("IoTPipeline", "lab")));
+        assert!(is_ours(json!({"annotations": {APPLIED_HASH: "1"}})));
+    }
 }

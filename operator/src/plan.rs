@@ -71,6 +71,8 @@ pub struct Plan {
     pub bridge_volume: Volume,
     /// The password of the bridge's own user of a managed broker.
     pub bridge_password: String,
+    /// The secret part of the bridge's client id at the broker.
+    pub bridge_session: String,
     /// The pipeline's own authority, if it signs anything.
     pub authorities: Option<Authorities>,
     /// When passwords and tokens were made anew, by Secret, as far as they were.
@@ -119,7 +121,7 @@ pub struct ManagedBroker {
     pub reloader: ImageReference,
     /// The volume.
     pub volume: Volume,
-    /// How many bytes of payload may wait for a client; 0 for any number.
+    /// How many bytes of payload may wait for a client; 0 for the default bound.
     pub queue_bytes: u64,
     /// Its certificate.
     pub tls: ServerTls,
@@ -308,6 +310,7 @@ impl Plan {
             max_message_size: spec.bridge.max_message_size,
             bridge_volume: bridge_volume(spec, &names, observed),
             bridge_password: observed.credentials.bridge.clone(),
+            bridge_session: observed.credentials.session.clone(),
             certificates: issued::desired(pipeline),
             rotated: observed.credentials.rotated.clone(),
             authorities: observed.credentials.signed.as_ref().map(|signed| signed.authorities.clone()),

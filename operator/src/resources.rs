@@ -50,6 +50,8 @@ pub struct Desired {
     pub bridge: Part<BridgeObjects>,
     /// The dashboard, if it is managed.
     pub dashboard: Part<DashboardObjects>,
+    /// What a dashboard elsewhere reads a managed database by. The database tells it once, so it is kept here.
+    pub dashboard_token: Option<Secret>,
     /// Backups, once there is something to copy.
     pub backups: Part<BackupObjects>,
     /// What restores the database.
@@ -153,6 +155,12 @@ pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
         (Some(Dashboard::Managed { .. }), None) => Part::Withheld,
         (Some(Dashboard::External { .. }) | None, _) => Part::Unwanted,
     };
+    let dashboard_token = match (&plan.dashboard, &plan.database.place, &tokens.dashboard) {
+        (Some(Dashboard::External { .. }), DatabasePlace::Managed(_), Some(token)) => {
+            Some(grafana::token_of_external(plan, token))
+        }
+        _ => None,
+    };
     let backups = match (&plan.backups, &tokens.bridge) {
         (Some(backups), Some(_)) => Part::Wanted(backup::desired(plan, backups)),
         (Some(_), None) => Part::Withheld,
@@ -165,6 +173,7 @@ pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
         database,
         bridge,
         dashboard,
+        dashboard_token,
         backups,
         restore: plan.restore.as_ref().map(|from| backup::restore(plan, from)),
         surroundings: Surroundings::default(),

@@ -147,7 +147,8 @@ pub fn status(
         .into_iter()
         .map(|(type_, state, reason, message)| {
             let same = before.conditions.iter().find(|old| old.type_ == type_ && old.status == state);
-            let generation = if type_ == SUSPENDED { generation } else { known };
+            // What nobody has seen yet has the generation -1, which no condition may have.
+            let generation = if type_ == SUSPENDED { generation } else { known.filter(|seen| *seen >= 0) };
             Condition {
                 type_: type_.into(),
                 status: state.into(),

@@ -1,6 +1,10 @@
 //! The InfluxDB client against a fake: an HTTP server that answers as InfluxDB 2.9.1 was seen to. The real
 //! one is in the end-to-end tests.
 
+mod support;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -8,11 +12,14 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Json, Response};
+use iotpipeline_operator::credentials::{self, ROTATE};
 use iotpipeline_operator::http;
 use iotpipeline_operator::influxdb::{InfluxDb, SetUp, Wanted};
 use iotpipeline_operator::leader::fence::Fence;
-use iotpipeline_operator::resources::Tokens;
+use iotpipeline_operator::plan::{DatabasePlace, Plan};
+use iotpipeline_operator::resources::{Tokens, desired};
 use serde_json::{Value, json};
+use support::{Case, config};
 
 /// What the fake database has.
 #[derive(Default)]
@@ -82,7 +89,7 @@ async fn answer(
             let told = fake.authorizations.iter().map(|(id, made, token)| {
                 let mut told = made.clone();
                 told["id"] = id.as_str().into();
-                told["status"] = "active".into();
+                told["status"] = made.get("status").cloned().unwrap_or_else(|| "active".into());
                 if tells {
                     told["token"] = token.as_str().into();
                 }
@@ -198,6 +205,34 @@ async fn a_bucket_with_another_name_is_renamed_and_its_tokens_stay() {
 }
 
 #[tokio::test]
+async fn after_a_rotation_the_bucket_is_the_one_of_the_newest_token_that_is_active() {
+    let (fake, url) = start(Fake::default()).await;
+    let first = set_up(&url, Tokens::default()).await;
+    let rotated = Tokens { bridge: Some("2026-01-01T00:00:00Z spring".into()), ..Tokens::default() };
+    let turned = Wanted { rotated, ..wanted(first.tokens) };
+    let second = database(&url, "admin").set_up(&turned).await.expect("the database is set up");
+    // Of an earlier bucket, which is gone.
+    let left = |made: &str, status: &str| {
+        let permission = json!({"action": "write", "resource": {"type": "buckets", "id": "gone"}});
+        let description = "iotpipeline: the bridge writes";
+        let authorization = json!({"description": description, "status": status, "createdAt": made, "permissions": [permission]});
+        (made.to_owned(), authorization, made.to_owned())
+    };
+    let others = [left("2025-01-01T00:00:00Z", "active"), left("2026-02-01T00:00:00Z", "inactive")];
+    {
+        let mut fake = fake.lock().expect("nobody panicked");
+        let revoked = "iotpipeline: the bridge writes";
+        fake.authorizations.retain(|(_, made, _)| made["description"] != revoked);
+        fake.authorizations.splice(0..0, others);
+    }
+    let other = Wanted { bucket: "other", known: second.tokens.clone(), ..turned };
+    let renamed = database(&url, "admin").set_up(&other).await.expect("the database is set up");
+    assert_eq!(renamed.changes, ["renamed the bucket"]);
+    assert!(renamed.tokens == second.tokens);
+    assert_eq!(fake.lock().expect("nobody panicked").bucket, "other");
+}
+
+#[tokio::test]
 async fn a_deleted_token_is_made_again_and_a_forgotten_one_replaced() {
     let (fake, url) = start(Fake::default()).await;
     let first = set_up(&url, Tokens::default()).await;
@@ -295,4 +330,75 @@ async fn a_database_that_has_its_bucket_is_not_restored() {
     let first = database.set_up(&wanted(Tokens::default())).await.expect("it answers");
     let restored = Wanted { is_restored: true, ..wanted(first.tokens) };
     assert!(!database.set_up(&restored).await.expect("it answers").waits_for_restore);
+}
+
+#[tokio::test]
+async fn the_token_of_a_dashboard_elsewhere_is_made_once_also_after_a_rotation_was_asked_for() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/external-dashboard/pipeline.yaml");
+    for request in ["", "spring"] {
+        let (fake, url) = start(Fake { bucket: "points".into(), ..Fake::default() }).await;
+        let mut case = Case::read(&file);
+        case.pipeline.metadata.annotations = Some([(ROTATE.to_owned(), request.to_owned())].into());
+        let mut secrets = Vec::new();
+        for pass in 0..3 {
+            let now = case.observed.now;
+            case.observed.credentials =
+                credentials::complete(&case.pipeline, &secrets, now).expect("there is randomness");
+            let known = Tokens {
+                bridge: case.observed.credentials.bridge_token.clone(),
+                dashboard: case.observed.credentials.dashboard_token.clone(),
+            };
+            let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("it can be planned");
+            let DatabasePlace::Managed(managed) = &plan.database.place else { panic!("it is managed") };
+            let made = database(&url, &managed.admin_token)
+                .set_up(&Wanted::of(&plan, managed, known, now))
+                .await
+                .expect("the database is set up");
+            assert_eq!(made.changes.is_empty(), pass > 0, "pass {pass}: {:?}", made.changes);
+            let desired = desired(&plan, &made.tokens);
+            secrets = desired.dashboard_token.into_iter().collect();
+            secrets.extend(desired.database.map(|objects| objects.secret));
+            secrets.extend(desired.bridge.wanted().map(|objects| objects.secret.clone()));
+        }
+        assert_eq!(fake.lock().expect("nobody panicked").authorizations.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_could_not_be_kept_do_not_pile_up_and_the_one_in_use_holds() {
+    let (fake, url) = start(Fake::default()).await;
+    let first = set_up(&url, Tokens::default()).await.tokens;
+    for pass in 0..40 {
+        // As if the Secret could not be written.
+        let rotated = Tokens { bridge: Some(format!("2026-01-01T00:00:{pass:02}Z x")), dashboard: None };
+        let wanted = Wanted { rotated, ..wanted(first.clone()) };
+        database(&url, "admin").set_up(&wanted).await.expect("the database is set up");
+    }
+    let fake = fake.lock().expect("nobody panicked");
+    assert!(fake.authorizations.len() < 12, "{} tokens", fake.authorizations.len());
+    assert!(fake.authorizations.iter().any(|(_, _, token)| Some(token) == first.bridge.as_ref()));
+}
+
+#[tokio::test]
+async fn an_answer_without_an_end_is_not_read_to_its_end() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("there is a port");
+    let url = format!("http://{}", listener.local_addr().expect("it has an address"));
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = sent.clone();
+    let stream = move || {
+        let count = count.clone();
+        let endless = futures::stream::repeat_with(move || {
+            count.fetch_add(1 << 16, Ordering::Relaxed);
+            Ok::<_, std::io::Error>(vec![b'x'; 1 << 16])
+        });
+        std::future::ready(axum::body::Body::from_stream(endless))
+    };
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(stream)).await });
+    let error = database(&url, "secret").check_write("o", "b").await.expect_err("it has no end");
+    assert_eq!(error.reason(), "UnexpectedAnswer");
+    assert_eq!(error.to_string(), format!("{url} answers with more than 1 MiB: correct the address"));
+    // What the kernel holds on the way is beside that.
+    let sent = sent.load(Ordering::Relaxed);
+    assert!((1 << 20..32 << 20).contains(&sent), "{sent} bytes were sent");
 }

@@ -246,3 +246,14 @@ fn a_failed_backup_is_told_and_the_pipeline_is_ready_all_the_same() {
     let without = status(&applied(parts()), Some(3), Some(&bad), &at(5));
     assert!(!rows(&without).contains("BackupReady") && without.backup.is_none());
 }
+
+#[test]
+fn what_nobody_has_seen_yet_has_a_generation_that_no_condition_has() {
+    // As the definition's default has it.
+    let unseen = IoTPipelineStatus { observed_generation: Some(-1), ..IoTPipelineStatus::default() };
+    let suspended = status(&Facts::Suspended, Some(1), Some(&unseen), &at(0));
+    assert_eq!(suspended.observed_generation, Some(-1));
+    let ready = suspended.conditions.iter().find(|row| row.type_ == "Ready").expect("there is one");
+    assert_eq!(ready.observed_generation, None);
+    assert_eq!(status(&applied(parts()), Some(1), Some(&unseen), &at(0)).observed_generation, Some(1));
+}

@@ -12,11 +12,17 @@ use iotpipeline_operator::resources::{Desired, desired};
 use serde_json::{Value, json};
 use support::{Case, config, tokens};
 
-const CASES: [&str; 3] = [
-    "../manifests/examples/lab.yaml",
-    "tests/golden/external-broker/pipeline.yaml",
-    "tests/golden/external-database/pipeline.yaml",
-];
+/// The examples, and all of which the golden tests have the objects.
+fn cases() -> Vec<String> {
+    let golden = fs::read_dir(here().join("tests/golden")).expect("there are cases");
+    let golden = golden.map(|entry| {
+        format!("tests/golden/{}/pipeline.yaml", entry.expect("it can be read").file_name().display())
+    });
+    let mut cases: Vec<String> = golden.filter(|case| here().join(case).exists()).collect();
+    cases.extend(["lab", "minimal"].map(|example| format!("../manifests/examples/{example}.yaml")));
+    cases.sort_unstable();
+    cases
+}
 
 fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -24,8 +30,8 @@ fn here() -> &'static Path {
 
 /// The pod templates of every case, by case and part.
 fn templates() -> Value {
-    let of = |case: &&str| {
-        let read = Case::read(&here().join(case));
+    let of = |case: String| {
+        let read = Case::read(&here().join(&case));
         let plan = Plan::new(&read.pipeline, &read.observed, &config()).expect("it can be planned");
         let Desired { broker, database, bridge, dashboard, .. } = desired(&plan, &tokens());
         let templates = json!({
@@ -34,9 +40,9 @@ fn templates() -> Value {
             "bridge": bridge.wanted().map(|objects| objects.stateful_set.spec.template.clone()),
             "dashboard": dashboard.wanted().map(|objects| objects.deployment.spec.template.clone()),
         });
-        ((*case).to_owned(), templates)
+        (case, templates)
     };
-    CASES.iter().map(of).collect()
+    cases().into_iter().map(of).collect()
 }
 
 /// The parts with a template that a pipeline of the released operator does not have so.

@@ -11,9 +11,10 @@ usage: cargo xtask COMMAND
   bench [bridge] [--rounds N] [--row NAME] [--quick]
                                the bridge beside Telegraf: CPU, memory, messages a second, latency, N times (3)
                                each; of one row, or of those whose names begin so; --quick: once, few messages
-  bench operator [--pipelines N] [--settle SECONDS]
+  bench operator [--pipelines N] [--settle SECONDS] [--no-anchor]
                                the operator on a real kube-apiserver and etcd, with fakes of all else: N pipelines
-                               (1000) at once beside a bare client, memory, edits, and SECONDS (600) of silence
+                               (1000) at once beside a bare client, memory, edits, and SECONDS (600) of silence;
+                               then prometheus-operator with N Prometheus resources, unless --no-anchor
   cluster up|down|status       a local Kubernetes cluster (kind), kubeconfig in target/cluster/
   images                       builds the project's images, and loads them into the cluster if it runs
   install                      cluster, images, and the operator by its chart
@@ -47,7 +48,7 @@ pub(crate) enum Command {
     Test { fast: bool, name: Option<String> },
     Soak { seeds: u64, seed: Option<u64> },
     Bench { rounds: u64, row: Option<String>, quick: bool },
-    BenchOperator { pipelines: u64, settle: u64 },
+    BenchOperator { pipelines: u64, settle: u64, anchor: bool },
     Cluster { action: ClusterAction, name: Option<String> },
     Images { name: Option<String> },
     Install { name: Option<String> },
@@ -115,6 +116,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
         ["bench", "operator"] => Command::BenchOperator {
             pipelines: pipelines.take().unwrap_or(PIPELINES),
             settle: settle.take().unwrap_or(SETTLE),
+            anchor: !take(&mut flags, "--no-anchor"),
         },
         ["cluster", "up"] => Command::Cluster { action: ClusterAction::Up, name },
         ["cluster", "down"] => Command::Cluster { action: ClusterAction::Down, name },
@@ -185,7 +187,11 @@ mod tests {
         assert_eq!(parsed("bench --quick"), Ok(Command::Bench { rounds: 1, row: None, quick: true }));
         assert_eq!(
             parsed("bench operator --settle 30"),
-            Ok(Command::BenchOperator { pipelines: PIPELINES, settle: 30 })
+            Ok(Command::BenchOperator { pipelines: PIPELINES, settle: 30, anchor: true })
+        );
+        assert_eq!(
+            parsed("bench operator --pipelines 9 --no-anchor"),
+            Ok(Command::BenchOperator { pipelines: 9, settle: SETTLE, anchor: false })
         );
         assert_eq!(parsed(""), Ok(Command::Help));
     }
@@ -198,6 +204,7 @@ mod tests {
         assert!(parsed("soak --rounds 3").is_err());
         assert!(parsed("bench operator --rounds 2").is_err());
         assert!(parsed("bench --settle 2").is_err());
+        assert!(parsed("bench --no-anchor").is_err());
         assert!(parsed("cluster").is_err());
         assert!(parsed("images --name").is_err());
         assert!(parsed("images --name ../x").is_err());

@@ -3,7 +3,7 @@
 //! they are released.
 
 use crate::context::Context;
-use crate::parts::{go, telegraf};
+use crate::parts::{go, prometheus_operator, telegraf};
 use crate::process::Log;
 use crate::progress::{Lock, Outcome, Step};
 use crate::{Result, released};
@@ -36,12 +36,16 @@ fn compile_operator(context: &mut Context, log: &Log) -> Result<Outcome> {
     released::compile(context, BENCH_OPERATOR, released::OPERATOR, log)
 }
 
-/// Runs the operator's, on the terminal itself.
-pub(crate) fn run_operator(context: &Context, pipelines: u64, settle: u64) -> Result<()> {
+/// Runs the operator's, on the terminal itself; with another operator beside it, the anchor.
+pub(crate) fn run_operator(context: &Context, pipelines: u64, settle: u64, anchor: bool) -> Result<()> {
     let program = |name| released::program(context, BENCH_OPERATOR, name);
     let mut command = std::process::Command::new(program(BENCH_OPERATOR));
     command.current_dir(&context.paths.root).env("IOTPIPELINE_OPERATOR_BIN", program(released::OPERATOR));
     go::tell_control_plane(&context.paths, &mut command)?;
+    if anchor {
+        prometheus_operator::tell(&context.paths, &mut command)?;
+    }
+    command.args((!anchor).then_some("--no-anchor"));
     command.args(["--pipelines", &pipelines.to_string(), "--settle", &settle.to_string()]);
     match command.args(["--file", "target/bench/operator.json"]).status()?.success() {
         true => Ok(()),

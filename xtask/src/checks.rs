@@ -7,7 +7,7 @@ use crate::cargo::cargo;
 use crate::context::Context;
 use crate::counts::{Counts, failed_tests};
 use crate::demo::environment;
-use crate::parts::{go, s3};
+use crate::parts::{cyclonus, go, s3};
 use crate::process::Log;
 use crate::progress::{Outcome, Step};
 
@@ -32,6 +32,8 @@ pub(crate) const DENY: Step = Step {
 };
 pub(crate) const CHART: Step =
     Step { name: "chart", about: "the chart, with helm: lint, drift, refusals", lock: None, work: chart };
+pub(crate) const NETWORK: Step =
+    Step { name: "network", about: "network policies, as cyclonus reads them", lock: None, work: network };
 pub(crate) const LOOPBACK: Step = Step {
     name: "loopback",
     about: "the bridge against a real mosquitto and a real influxd",
@@ -83,6 +85,13 @@ fn with_helm(context: &Context) -> Command {
     command.args(["test", "--workspace", "--test", "chart", "--no-fail-fast", "--", "--ignored"]);
     command.env("PATH", context.search_path());
     command
+}
+
+fn network(context: &mut Context, log: &Log) -> Result<Outcome> {
+    let mut command = cargo(&context.paths);
+    command.args(["test", "--workspace", "--test", "network", "--no-fail-fast", "--", "--ignored"]);
+    cyclonus::tell(&context.paths, &mut command)?;
+    tests(context, &mut command, log)
 }
 
 fn loopback(context: &mut Context, log: &Log) -> Result<Outcome> {

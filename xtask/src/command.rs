@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::args::{ClusterAction, Command};
 use crate::context::Context;
-use crate::parts::{self, go, s3, telegraf};
+use crate::parts::{self, cyclonus, go, prometheus_operator, s3, telegraf};
 use crate::paths::Paths;
 use crate::progress::{Progress, Step};
 use crate::{Result, bench, chart, checks, cluster, demo, images, soak};
@@ -25,7 +25,7 @@ pub(crate) fn run(command: &Command) -> ExitCode {
         }
         Command::Demo { down: false, .. } => show(command),
         Command::Soak { seeds, seed } => endure(command, *seeds, *seed),
-        Command::BenchOperator { pipelines, settle } => scale(command, *pipelines, *settle),
+        Command::BenchOperator { pipelines, settle, anchor } => scale(command, *pipelines, *settle, *anchor),
         Command::Bench { rounds, row, quick } => compare(command, *rounds, row.as_deref(), *quick),
         other => list(other),
     };
@@ -54,8 +54,12 @@ fn steps(command: &Command) -> (&'static str, Vec<&'static Step>) {
         Command::Demo { .. } => ("demo", [with_parts(&installed), vec![&demo::COMPILE]].concat()),
         Command::Soak { .. } => ("soak", with_parts(&[&soak::COMPILE])),
         Command::Bench { .. } => ("bench", with_parts(&[&telegraf::STEP, &bench::COMPILE])),
-        Command::BenchOperator { .. } => {
+        Command::BenchOperator { anchor: false, .. } => {
             ("bench-operator", vec![&go::CONTROL_PLANE, &bench::COMPILE_OPERATOR])
+        }
+        Command::BenchOperator { anchor: true, .. } => {
+            let steps = vec![&go::CONTROL_PLANE, &prometheus_operator::STEP, &bench::COMPILE_OPERATOR];
+            ("bench-operator", steps)
         }
         Command::Generate => ("generate", vec![&checks::GENERATE]),
         Command::Test { fast: true, .. } => ("test", fast_checks()),
@@ -68,8 +72,10 @@ fn fast_checks() -> Vec<&'static Step> {
     vec![&checks::FORMAT, &checks::CLIPPY, &checks::UNIT, &checks::DENY]
 }
 
-fn full_checks() -> [&'static Step; 10] {
+fn full_checks() -> [&'static Step; 12] {
     [
+        &cyclonus::STEP,
+        &checks::NETWORK,
         &go::CONTROL_PLANE,
         &s3::STEP,
         &images::BUILD,
@@ -134,7 +140,7 @@ fn compare(command: &Command, rounds: u64, row: Option<&str>, quick: bool) -> Re
 }
 
 /// Prints each figure as it comes, and a table.
-fn scale(command: &Command, pipelines: u64, settle: u64) -> Result<()> {
+fn scale(command: &Command, pipelines: u64, settle: u64, anchor: bool) -> Result<()> {
     println!(
         "cargo xtask bench operator: {pipelines} pipelines on a real kube-apiserver and etcd.\n\
          It needs: a network, Go, and 10 minutes the first time. Fakes play what would run in pods.\n"
@@ -144,7 +150,7 @@ fn scale(command: &Command, pipelines: u64, settle: u64) -> Result<()> {
     let mut progress = Progress::new(context.paths.logs(name));
     progress.run(&mut context, &steps)?;
     println!("\nReady after {}.\n", progress.elapsed());
-    bench::run_operator(&context, pipelines, settle)
+    bench::run_operator(&context, pipelines, settle, anchor)
 }
 
 /// The last line is `N passed, N failed`, whatever happened before.

@@ -6,10 +6,13 @@
 //!
 //! *Pulling was written on machines that reach no image registry, and could not be tried there.*
 
+pub(crate) mod cyclonus;
 pub(crate) mod debian;
 pub(crate) mod docker;
 pub(crate) mod go;
+mod module;
 pub(crate) mod node;
+pub(crate) mod prometheus_operator;
 pub(crate) mod pull;
 pub(crate) mod s3;
 pub(crate) mod telegraf;

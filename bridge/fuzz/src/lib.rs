@@ -6,16 +6,25 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
 
 use api::topic::TopicPattern;
+use bytes::BytesMut;
 use iotpipeline_bridge::ack::Sequence;
 use iotpipeline_bridge::batch::Batches;
 use iotpipeline_bridge::config::Loaded;
+use iotpipeline_bridge::health::Health;
 use iotpipeline_bridge::intake::{Intake, Taken};
-use iotpipeline_bridge::packet::{self, Incoming, Publish};
+use iotpipeline_bridge::packet::{self, Incoming, PacketError, Publish};
 use iotpipeline_bridge::route::{Levels, Trie};
+use iotpipeline_bridge::session::Session;
+use iotpipeline_bridge::sink::Outcome;
+use iotpipeline_bridge::stamps::Stamps;
+use iotpipeline_bridge::subscribe::Held;
 use iotpipeline_bridge::table::Table;
 use iotpipeline_bridge::version::Version;
+use rumqttc::v5::mqttbytes::v5::ConnectReturnCode::Success;
+use rumqttc::v5::mqttbytes::v5::{ConnAck, Packet, PubAck};
 
 /// A target: any bytes.
 pub type Target = fn(&[u8]);
@@ -63,10 +72,99 @@ pub fn topic(bytes: &[u8]) {
     }
 }
 
-/// What a broker sends: packets are found and read, and messages stored, in either version.
+/// What a broker sends: packets are found and read, and messages stored, in either version. A session answers them.
 pub fn packets(bytes: &[u8]) {
-    packets_of(Version::V5, bytes);
-    packets_of(Version::V311, bytes);
+    for version in [Version::V5, Version::V311] {
+        packets_of(version, bytes);
+        session_of(version, bytes);
+    }
+}
+
+/// Smaller than many messages, so that these are skipped in 3.1.1.
+const SMALL_PACKET_SIZE: usize = 64;
+
+/// The packets through a session, as the pipeline hands them over. Whatever comes, the session's answers are whole
+/// packets, and each message that wants one has got it, once all is stored and every dead letter taken.
+fn session_of(version: Version, bytes: &[u8]) {
+    static LOADED: LazyLock<Loaded> = LazyLock::new(|| loaded(include_str!("../routes/packets.yaml")));
+    let mut session = Session::new(&LOADED, Held::new(), Stamps::default(), Health::new(""));
+    session.connected(version, &ConnAck { session_present: false, code: Success, properties: None });
+    session.tick(SystemTime::UNIX_EPOCH + Duration::from_nanos(STAMP as u64));
+    let (mut batches, mut output) = (Batches::default(), BytesMut::new());
+    let (mut rest, mut wanted, mut released) = (bytes, 0, 0);
+    while let Some((packet, after)) = next_packet(version, rest) {
+        match &packet {
+            Incoming::Publish(publish) => wanted += usize::from(publish.qos > 0),
+            Incoming::Other(packet) => released += usize::from(matches!(**packet, Packet::PubRel(_))),
+            Incoming::Disconnect => {}
+        }
+        if session.handle(packet, &mut batches, &mut output).is_err() {
+            break;
+        }
+        rest = after;
+    }
+    let mut answers = 0;
+    loop {
+        while !batches.is_empty() {
+            // None, if the first is empty.
+            if let Some(batch) = batches.take() {
+                session.settle(&Outcome { batch, refused: Vec::new() });
+            }
+        }
+        session.write(&mut output);
+        let letters = answered(version, &mut output, &mut answers);
+        if letters.is_empty() {
+            break;
+        }
+        for id in letters {
+            let answer = Incoming::Other(Box::new(Packet::PubAck(PubAck::new(id, None))));
+            session.handle(answer, &mut batches, &mut output).expect("an answer ends nothing");
+        }
+    }
+    assert_eq!(session.outstanding(), 0, "nothing will end these");
+    // In 3.1.1 a message that comes again before it is acknowledged is answered once.
+    assert!(answers <= wanted + released, "{answers} answers");
+    assert!(
+        version == Version::V311 || answers == wanted + released,
+        "{answers} answers, {wanted} and {released}"
+    );
+}
+
+/// The next whole packet, or what is taken in of a message that is too large, and what follows it.
+fn next_packet(version: Version, bytes: &[u8]) -> Option<(Incoming<'_>, &[u8])> {
+    let max = if version == Version::V311 { SMALL_PACKET_SIZE } else { MAX_PACKET_SIZE };
+    match packet::frame_length(bytes, max) {
+        Ok(length) => {
+            let (frame, after) = bytes.split_at_checked(length?)?;
+            Some((packet::parse(frame, version).ok()?, after))
+        }
+        Err(PacketError::TooLarge { size, max }) if version == Version::V311 => {
+            let (message, _) = packet::oversized(bytes, size, max).ok()??;
+            Some((Incoming::Publish(message), bytes.get(size..).unwrap_or_default()))
+        }
+        Err(_) => None,
+    }
+}
+
+/// Takes the session's packets: counts its answers to messages, and returns the packet ids of its dead letters.
+fn answered(version: Version, output: &mut BytesMut, answers: &mut usize) -> Vec<u16> {
+    let mut letters = Vec::new();
+    while let Some(length) = packet::frame_length(output, MAX_PACKET_SIZE).expect("a packet") {
+        let frame = output.split_to(length);
+        match frame[0] >> 4 {
+            // PUBACK, PUBREC, PUBCOMP.
+            4 | 5 | 7 => *answers += 1,
+            3 => {
+                let Ok(Incoming::Publish(letter)) = packet::parse(&frame, version) else {
+                    panic!("{frame:?}")
+                };
+                letters.extend((letter.qos > 0).then_some(letter.packet_id));
+            }
+            _ => {}
+        }
+    }
+    assert!(output.is_empty(), "half a packet: {output:?}");
+    letters
 }
 
 fn packets_of(version: Version, bytes: &[u8]) {
@@ -178,12 +276,17 @@ pub fn sparkplug_message(topic: &str, payload: &[u8]) -> Option<Vec<u8>> {
     Some([&[kind as u8, high, low], payload].concat())
 }
 
-/// Compiles routes, with what else a configuration needs.
+/// Compiles routes.
 fn table(routes: &str) -> Arc<Table> {
+    loaded(routes).table
+}
+
+/// Routes with what else a configuration needs.
+fn loaded(routes: &str) -> Loaded {
     let rest = "pipeline: lab
 mqtt: {url: 'mqtt://broker', clientId: lab-bridge-0}
 database: {url: 'http://influxdb:8086', organization: lab, bucket: mesure, tokenFile: /token}";
-    Loaded::parse(format!("{rest}\n{routes}").as_bytes(), None).expect("the routes are some").table
+    Loaded::parse(format!("{rest}\n{routes}").as_bytes(), None).expect("the routes are some")
 }
 
 fn objects(format: &str) -> Arc<Table> {

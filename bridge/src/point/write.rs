@@ -62,7 +62,7 @@ impl Writer<'_> {
 
     /// What to do with a series that is one too many.
     fn overflow(&mut self, series: &[u8]) -> Option<(usize, Overflow)> {
-        let bound = self.route.bound?;
+        let bound = self.route.kind.bound?;
         (!self.series.as_mut()?.admits(series, bound.0)).then_some(bound)
     }
 
@@ -93,7 +93,7 @@ impl<'w> Point<'w> {
         if let Some(line) = self.line {
             return line.timestamp;
         }
-        match self.values.slot(self.place, self.route.time_slot?) {
+        match self.values.slot(self.place, self.route.kind.time_slot?) {
             Slot::Time(time) => Some(*time),
             _ => None,
         }
@@ -110,7 +110,7 @@ impl<'w> Point<'w> {
     fn write_series(&self, out: &mut Vec<u8>) -> Result<(), DecodeError> {
         self.write_measurement(out)?;
         let mut own = self.line.map_or(&[][..], |line| &self.values.line_tags[line.tags.clone()]);
-        for tag in &self.route.tags {
+        for tag in &self.route.kind.tags {
             while let Some(((name, value), rest)) = own.split_first()
                 && self.text(name) <= tag.name.as_bytes()
             {
@@ -128,13 +128,6 @@ impl<'w> Point<'w> {
     #[inline]
     fn write_measurement(&self, out: &mut Vec<u8>) -> Result<(), DecodeError> {
         let route = self.route;
-        if let [MeasurementSource::Text(text)] = &route.measurement[..]
-            && self.line.is_none()
-            && route.measurement_slot.is_none()
-        {
-            out.extend_from_slice(text);
-            return Ok(());
-        }
         if self.is_other {
             out.extend_from_slice(&route.own_measurement);
             return Ok(());
@@ -142,8 +135,13 @@ impl<'w> Point<'w> {
         if let Some(line) = self.line {
             return self.write_line_text(&line.measurement, encode::measurement, out);
         }
-        if let Some(written) = route.measurement_slot.and_then(|slot| self.values.get(self.place, slot)) {
+        if let Some(written) = route.kind.measurement_slot.and_then(|slot| self.values.get(self.place, slot))
+        {
             out.extend_from_slice(written);
+            return Ok(());
+        }
+        if route.measurement.is_empty() {
+            out.extend_from_slice(&route.own_measurement);
             return Ok(());
         }
         self.write_measurement_of_topic(out)
@@ -220,7 +218,7 @@ impl<'w> Point<'w> {
             out.extend_from_slice(self.text(&line.fields));
             return Ok(());
         }
-        for field in &self.route.fields {
+        for field in &self.route.kind.fields {
             if let Some(written) = self.values.get(self.place, field.slot) {
                 out.push(separator);
                 out.extend_from_slice(&field.key);
@@ -228,7 +226,7 @@ impl<'w> Point<'w> {
                 separator = b',';
             }
         }
-        let decoder = match &self.route.decoder {
+        let decoder = match &self.route.kind.decoder {
             Decoder::Object(decoder) => decoder,
             Decoder::Sparkplug(_) => {
                 out.push(separator);

@@ -57,7 +57,6 @@ async fn open(
         opened: now,
         last_read: now,
         last_ping: now,
-        read_from: now,
         holds_back,
         is_held: false,
         is_deaf: false,

@@ -1,201 +1,72 @@
-//! What users of other bridges have complained of, about connections, acknowledgements and outages: a
-//! test each, named after the complaint. Where a fault of the same kind has a test in `main`, this one is
-//! about what the complaint adds.
+//! What users of other bridges have complained of. Each complaint has tests here, whose names begin with it.
+//! Where a fault of the same kind has a test elsewhere, the one here is about what the complaint adds.
+//!
+//! | complaint | of | tests begin with | in |
+//! |---|---|---|---|
+//! | Messages that can't be stored fill the window, and nothing comes any more | Telegraf, Bento, mosquitto | `poison_wedge_` | `refusals.rs` |
+//! | What can't be parsed is acknowledged and gone | Telegraf | `silent_drops_` | `refusals.rs` |
+//! | A handler that blocks keeps pings from going out | paho, Telegraf, Bento, Connect | `backpressure_kills_keep_alive_` | `connections.rs` |
+//! | Connected again, and not subscribed; storms; orphaned queues | Telegraf, Vector | `reconnect_` | `connections.rs` |
+//! | Acknowledgements out of order, or of another connection | Vector, rumqtt | `ack_races_` | `connections.rs` |
+//! | Acknowledged to the publisher, and lost on the way or expired in a queue | Telegraf, EMQX | `qos_1_loss_` | `outages.rs` |
+//! | One bad point fails the whole batch | EMQX, Telegraf | `one_bad_point_` | `refusals.rs` |
+//! | A full buffer drops the oldest | Telegraf | `full_buffer_` | `outages.rs` |
+//! | A buffer on disk grows for ever, or fails with the disk | Telegraf | `disk_buffer_` | `volume.rs` |
+//! | 360 after 341.7 is an integer, and refused | node-red, mqtt2influxdb, n8n | `int_float_conflicts_` | `refusals.rs` |
+//! | Changed topics are ignored; what was in memory is lost | Telegraf | `reload_` | `reload.rs` |
+//! | Repeated literals, retained replays, user properties | Telegraf | `topic_rules_` | `topics.rs` |
+//! | Random tag values fill the database's memory | InfluxDB | `cardinality_` | `topics.rs` |
+//! | A message above a limit is redelivered for ever | rumqttc, Vector | `oversize_loop_` | `connections.rs`, `version.rs` |
 
-use std::time::{Duration, Instant};
+mod connections;
+mod outages;
+mod refusals;
+mod reload;
+mod topics;
+mod volume;
 
-use bytes::BytesMut;
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Connect, Packet, PubAckReason};
+pub(crate) use refusals::bury;
 
-use crate::fakes::{Peer, message};
-use crate::{CONFLICT, NUMBERS, start};
+/// The files that the table names.
+const FILES: [(&str, &str); 7] = [
+    ("connections.rs", include_str!("complaints/connections.rs")),
+    ("outages.rs", include_str!("complaints/outages.rs")),
+    ("refusals.rs", include_str!("complaints/refusals.rs")),
+    ("reload.rs", include_str!("complaints/reload.rs")),
+    ("topics.rs", include_str!("complaints/topics.rs")),
+    ("volume.rs", include_str!("complaints/volume.rs")),
+    ("version.rs", include_str!("version.rs")),
+];
 
-/// Telegraf with mosquitto's window of 20: 20 messages that can't be stored, and nothing comes any more.
-#[tokio::test]
-async fn poison_wedge_more_bad_messages_than_the_window_holds_do_not_stop_delivery() {
-    const WINDOW: u16 = 20;
-    let (broker, influx, _bridge) = start(NUMBERS).await;
-    let mut peer = broker.accept(false, &["n/+"]).await;
-    influx.script(|lines| if lines.contains(" value=13") { (422, CONFLICT, None) } else { (204, "", None) });
-    // Some are refused by their route, some by the database.
-    for (round, payload) in ["no number", "13", "no number", "13"].into_iter().enumerate() {
-        for id in 1..=WINDOW {
-            peer.publish("n/a", payload, QoS::AtLeastOnce, id).await;
+/// The names of a file's tests.
+fn tests(file: &str) -> impl Iterator<Item = &str> {
+    let (_, text) = FILES.iter().find(|(name, _)| *name == file).expect("a file of the table");
+    text.split("#[tokio::test]\nasync fn ").skip(1).filter_map(|rest| Some(rest.split_once('(')?.0))
+}
+
+/// The table's rows: how the tests' names begin, and the files that they are in.
+fn rows() -> Vec<(&'static str, Vec<&'static str>)> {
+    let rows = include_str!("complaints.rs").lines().filter(|line| line.starts_with("//! |")).skip(2);
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let files = cells[4].trim_end_matches(" |").split(", ").map(|file| file.trim_matches('`'));
+        (cells[3].trim_matches('`'), files.collect())
+    })
+    .collect()
+}
+
+#[test]
+fn every_complaint_has_a_test_in_each_file_that_the_table_names() {
+    let rows = rows();
+    assert_eq!(rows.len(), 14);
+    for (prefix, files) in &rows {
+        for file in files {
+            assert!(tests(file).any(|name| name.starts_with(prefix)), "no test {prefix}* in {file}");
         }
-        let acknowledged = bury(&mut peer, WINDOW).await;
-        assert_eq!(acknowledged, (1..=WINDOW).collect::<Vec<_>>(), "round {round}");
     }
-    peer.publish("n/a", "1", QoS::AtLeastOnce, 1).await;
-    assert_eq!(peer.acknowledged(1).await, [1]);
-    assert_eq!(influx.stored(), ["numbers,x=a value=1"]);
-}
-
-/// Takes dead letters until so many messages are acknowledged.
-async fn bury(peer: &mut Peer, count: u16) -> Vec<u16> {
-    let mut acknowledged = Vec::new();
-    while acknowledged.len() < count.into() {
-        match peer.packet().await {
-            Packet::Publish(letter) => peer.answer_letter(letter.pkid, PubAckReason::Success).await,
-            Packet::PubAck(ack) => acknowledged.push(ack.pkid),
-            other => panic!("{other:?}"),
+    for (file, _) in FILES.iter().filter(|(file, _)| *file != "version.rs") {
+        for name in tests(file) {
+            assert!(rows.iter().any(|(prefix, _)| name.starts_with(prefix)), "{name} is of no complaint");
         }
     }
-    acknowledged
-}
-
-/// Clients whose handlers block while the database is slow: they stop pinging, and the broker cuts them.
-#[tokio::test]
-async fn backpressure_kills_keep_alive_not_even_when_nothing_more_is_read() {
-    const MESSAGES: u16 = 1_200;
-    let routes = "- {name: words, topic: 'w/{x}', qos: 1, payload: {string: {}}}\n";
-    let (broker, influx, bridge) = start(routes).await;
-    let mut peer = broker.accept(false, &["w/+"]).await;
-    influx.open(false);
-    // More than the bridge keeps in memory, so it stops reading; what the socket does not take waits here.
-    let word = "x".repeat(60_000);
-    let mut bytes = BytesMut::new();
-    for id in 1..=MESSAGES {
-        message("w/a", &word, QoS::AtLeastOnce, id).write(&mut bytes).expect("a message");
-    }
-    // No answer to a ping can be put between: it would be part of a message.
-    peer.answers_pings = false;
-    let rest = peer.send_and_listen(&bytes, Duration::from_secs(6)).await;
-    assert!(!rest.is_empty(), "the bridge read everything");
-    peer.quiet().await;
-    assert!(peer.pings >= 6, "{} pings", peer.pings);
-    bridge.status("a report", |status| status.broker.ready).await;
-    peer.answers_pings = true;
-    influx.open(true);
-    peer.send_raw(rest).await;
-    assert_eq!(peer.acknowledged(MESSAGES.into()).await, (1..=MESSAGES).collect::<Vec<_>>());
-    assert_eq!(influx.stored().len(), usize::from(MESSAGES));
-}
-
-/// Telegraf from 1.32 to 1.37, and others: connected again, but subscribed no more.
-#[tokio::test]
-async fn reconnect_without_resubscribing_a_session_that_the_broker_forgot_is_subscribed_anew() {
-    let (broker, influx, bridge) = start(NUMBERS).await;
-    for (round, present) in [false, false, true, false].into_iter().enumerate() {
-        let mut peer = broker.accept(present, &["n/+"]).await;
-        peer.publish("n/a", &round.to_string(), QoS::AtLeastOnce, 1).await;
-        assert_eq!(peer.acknowledged(1).await, [1]);
-        bridge.status("ready", |status| status.ready()).await;
-    }
-    assert_eq!(influx.stored().len(), 4);
-}
-
-/// Vector dials without a pause, and each of its starts leaves a session behind that nobody empties.
-#[tokio::test]
-async fn reconnect_storm_and_orphaned_queues_it_waits_longer_each_time_and_keeps_its_name() {
-    let (broker, _influx, mut bridge) = start(NUMBERS).await;
-    let mut names = Vec::new();
-    let mut waits = Vec::new();
-    for _ in 0..5 {
-        let since = Instant::now();
-        let peer = broker.accept(true, &["n/+"]).await;
-        waits.push(since.elapsed());
-        names.push(connect(&peer).client_id.clone());
-    }
-    bridge.crash_and_start().await;
-    names.push(connect(&broker.accept(true, &["n/+"]).await).client_id.clone());
-    assert!(names.iter().all(|name| name == "lab-bridge"), "{names:?}");
-    // Each wait is between half and all of 100 ms, 200 ms, 400 ms, 800 ms.
-    assert!(waits[4] >= Duration::from_millis(390), "{waits:?}");
-}
-
-fn connect(peer: &Peer) -> &Connect {
-    peer.asked.as_ref().expect("it has connected")
-}
-
-/// Vector: acknowledgements in another order than the messages', or of the connection before.
-#[tokio::test]
-async fn ack_races_a_message_between_two_batches_and_two_connections_is_acknowledged_once_and_in_order() {
-    let (broker, influx, _bridge) = start(NUMBERS).await;
-    let mut peer = broker.accept(false, &["n/+"]).await;
-    influx.open(false);
-    for id in 1..=3 {
-        peer.publish("n/a", &id.to_string(), QoS::AtLeastOnce, id).await;
-    }
-    influx.asked(1).await;
-    drop(peer);
-    let mut peer = broker.accept(true, &["n/+"]).await;
-    // Redelivered, and a new one behind, while the answer to the first write is still awaited.
-    for id in 1..=4 {
-        let mut again = message("n/a", &id.to_string(), QoS::AtLeastOnce, id);
-        again.dup = id < 4;
-        peer.send(Packet::Publish(again)).await;
-    }
-    peer.quiet().await;
-    influx.open(true);
-    assert_eq!(peer.acknowledged(4).await, [1, 2, 3, 4]);
-    peer.quiet().await;
-}
-
-/// Telegraf, when the outage lasts: the oldest messages make room for new ones.
-#[tokio::test]
-async fn full_buffer_drops_oldest_here_none_is_dropped_however_many_wait() {
-    const MESSAGES: u16 = 20_000;
-    let (broker, influx, bridge) = start(NUMBERS).await;
-    let mut peer = broker.accept(false, &["n/+"]).await;
-    influx.open(false);
-    let mut bytes = BytesMut::new();
-    for id in 1..=MESSAGES {
-        message("n/a", &id.to_string(), QoS::AtLeastOnce, id).write(&mut bytes).expect("a message");
-    }
-    peer.send_raw(&bytes).await;
-    influx.asked(1).await;
-    peer.quiet().await;
-    influx.open(true);
-    assert_eq!(peer.acknowledged(MESSAGES.into()).await, (1..=MESSAGES).collect::<Vec<_>>());
-    let lines: Vec<String> = (1..=MESSAGES).map(|id| format!("numbers,x=a value={id}")).collect();
-    assert_eq!(influx.stored(), lines);
-    assert!(!bridge.get("/metrics").await.1.contains("messages_dropped_total{"), "something was dropped");
-}
-
-/// Best effort is that: what the database can't take is dropped, but counted, and memory is bounded.
-#[tokio::test]
-async fn full_buffer_of_qos_0_is_bounded_and_each_drop_is_counted() {
-    const MESSAGES: usize = 400;
-    let routes = "- {name: words, topic: 'w/{x}', qos: 0, payload: {string: {}}}\n";
-    let (broker, influx, bridge) = start(routes).await;
-    let mut peer = broker.accept(false, &["w/+"]).await;
-    influx.open(false);
-    let word = "x".repeat(60_000);
-    let mut bytes = BytesMut::new();
-    for _ in 0..MESSAGES {
-        message("w/a", &word, QoS::AtMostOnce, 0).write(&mut bytes).expect("a message");
-    }
-    peer.send_raw(&bytes).await;
-    // Behind all of them, and never dropped.
-    peer.publish("w/a", "last", QoS::AtLeastOnce, 1).await;
-    influx.asked(1).await;
-    influx.open(true);
-    assert_eq!(peer.acknowledged(1).await, [1]);
-    let metrics = bridge.get("/metrics").await.1;
-    let counted = metrics.lines().find_map(|line| {
-        line.split_once("messages_dropped_total{reason=\"DatabaseTooSlow\"} ")?.1.parse::<usize>().ok()
-    });
-    let (stored, dropped) = (influx.stored().len() - 1, counted.expect("drops are counted"));
-    assert_eq!(stored + dropped, MESSAGES);
-    // 8 MiB may wait, beside what the first write took and one read brought.
-    assert!((1..=2 * (8 << 20) / word.len() + 10).contains(&stored), "{stored} were kept");
-}
-
-/// rumqttc and Vector take 10 KiB by default: a larger message ends the connection, comes again, ends it.
-#[tokio::test]
-async fn oversize_loop_the_largest_packet_is_told_to_the_broker_and_up_to_it_all_is_taken() {
-    let (broker, influx, _bridge) =
-        start("- {name: big, topic: 'b/{x}', payload: {json: {fields: [{path: v, type: float}]}}}\n").await;
-    let mut peer = broker.accept(false, &["b/+"]).await;
-    let told = connect(&peer).properties.as_ref().and_then(|all| all.max_packet_size).expect("a limit");
-    assert_eq!(told, 2_000_000);
-    let frame = r#"{"v": 1, "padding": ""}"#.len() + "b/a".len() + 20;
-    let padding = "x".repeat(told as usize - frame);
-    for id in 1..=3 {
-        let payload = format!(r#"{{"v": {id}, "padding": "{padding}"}}"#);
-        peer.publish("b/a", &payload, QoS::AtLeastOnce, id).await;
-        assert_eq!(peer.acknowledged(1).await, [id]);
-    }
-    assert_eq!(influx.stored().len(), 3);
 }

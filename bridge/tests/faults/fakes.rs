@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -125,7 +125,7 @@ impl Peer {
 
     async fn read(&mut self) -> Packet {
         loop {
-            if let Some(length) = frame_length(&self.input, 1 << 20).expect("a packet")
+            if let Some(length) = frame_length(&self.input, 2 << 20).expect("a packet")
                 && length <= self.input.len()
             {
                 let mut frame = self.input.split_to(length);
@@ -173,16 +173,26 @@ impl Peer {
         let Packet::Subscribe(subscribe) = self.packet().await else { panic!("no SUBSCRIBE") };
         let properties = subscribe.properties.expect("an identifier");
         assert!(properties.id.is_some() && subscribe.filters[0].nolocal);
-        let answer = SubAck { pkid: subscribe.pkid, return_codes: vec![code], properties: None };
-        self.send(Packet::SubAck(answer)).await;
+        self.granted(subscribe.pkid, code).await;
         subscribe.filters[0].path.clone()
+    }
+
+    /// Answers a subscription.
+    pub(crate) async fn granted(&mut self, packet_id: u16, code: SubscribeReasonCode) {
+        let answer = SubAck { pkid: packet_id, return_codes: vec![code], properties: None };
+        self.send(Packet::SubAck(answer)).await;
+    }
+
+    /// Confirms the end of a subscription.
+    pub(crate) async fn ungranted(&mut self, packet_id: u16) {
+        let reasons = vec![UnsubAckReason::Success];
+        self.send(Packet::UnsubAck(UnsubAck { pkid: packet_id, reasons, properties: None })).await;
     }
 
     /// Confirms the next end of a subscription; its filter.
     pub(crate) async fn ungrant(&mut self) -> String {
         let Packet::Unsubscribe(unsubscribe) = self.packet().await else { panic!("no UNSUBSCRIBE") };
-        let reasons = vec![UnsubAckReason::Success];
-        self.send(Packet::UnsubAck(UnsubAck { pkid: unsubscribe.pkid, reasons, properties: None })).await;
+        self.ungranted(unsubscribe.pkid).await;
         unsubscribe.filters[0].clone()
     }
 
@@ -226,13 +236,15 @@ pub(crate) fn message(topic: &str, payload: &str, qos: QoS, packet_id: u16) -> P
 }
 
 /// What the fake InfluxDB does with lines.
-type Script = Box<dyn FnMut(&str) -> (u16, &'static str, Option<&'static str>) + Send>;
+type Script = Box<dyn FnMut(&str) -> (u16, String, Option<&'static str>) + Send>;
 
 /// Answers as it is told, and keeps what it accepted.
 #[derive(Clone)]
 pub(crate) struct FakeInflux {
     url: String,
     script: Arc<Mutex<Script>>,
+    /// Writes without points are treated as those with points are.
+    all_alike: Arc<AtomicBool>,
     gate: watch::Sender<bool>,
     asked: watch::Sender<usize>,
     stored: Arc<Mutex<Vec<String>>>,
@@ -241,26 +253,51 @@ pub(crate) struct FakeInflux {
 
 impl FakeInflux {
     pub(crate) async fn start() -> Self {
+        let fake = Self::absent().await;
+        fake.listen().await;
+        fake
+    }
+
+    /// Nobody listens there.
+    pub(crate) async fn absent() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let fake = Self {
-            url,
-            script: Arc::new(Mutex::new(Box::new(|_| (204, "", None)))),
+        Self {
+            url: format!("http://{}", listener.local_addr().expect("an address")),
+            script: Arc::new(Mutex::new(Box::new(|_| (204, String::new(), None)))),
+            all_alike: Arc::default(),
             gate: watch::Sender::new(true),
             asked: watch::Sender::new(0),
             stored: Arc::default(),
             token: Arc::new(Mutex::new("secret".into())),
-        };
-        let router = Router::new().route("/api/v2/write", post(write)).with_state(fake.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        fake
+        }
     }
 
-    pub(crate) fn script(
+    pub(crate) async fn listen(&self) {
+        let address = self.url.strip_prefix("http://").expect("a URL");
+        let listener = TcpListener::bind(address).await.expect("the port");
+        let router = Router::new().route("/api/v2/write", post(write)).with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+    }
+
+    /// What to answer to writes of points: status, body and Retry-After.
+    pub(crate) fn script<B: Into<String>>(
         &self,
-        script: impl FnMut(&str) -> (u16, &'static str, Option<&'static str>) + Send + 'static,
+        mut script: impl FnMut(&str) -> (u16, B, Option<&'static str>) + Send + 'static,
     ) {
-        *self.script.lock().expect("unpoisoned") = Box::new(script);
+        *self.script.lock().expect("unpoisoned") = Box::new(move |lines| {
+            let (status, body, retry_after) = script(lines);
+            (status, body.into(), retry_after)
+        });
+    }
+
+    /// Treats writes without points as those with points from now on.
+    pub(crate) fn treat_all_alike(&self) {
+        self.all_alike.store(true, Ordering::Relaxed);
+    }
+
+    /// How many writes held lines.
+    pub(crate) fn writes(&self) -> usize {
+        *self.asked.borrow()
     }
 
     /// Writes are answered, or kept waiting.
@@ -311,8 +348,11 @@ async fn write(State(fake): State<FakeInflux>, headers: HeaderMap, body: Bytes) 
         body.to_vec()
     };
     let lines = String::from_utf8(lines).expect("text");
+    let is_probe = lines.is_empty() && !fake.all_alike.load(Ordering::Relaxed);
     if !lines.is_empty() {
         fake.asked.send_modify(|asked| *asked += 1);
+    }
+    if !is_probe {
         fake.gate.subscribe().wait_for(|open| *open).await.expect("the gate");
     }
     let expected = format!("Token {}", fake.token.lock().expect("unpoisoned"));
@@ -320,7 +360,7 @@ async fn write(State(fake): State<FakeInflux>, headers: HeaderMap, body: Bytes) 
         let body = r#"{"code": "unauthorized", "message": "unauthorized access"}"#;
         return (StatusCode::UNAUTHORIZED, body).into_response();
     }
-    if lines.is_empty() {
+    if is_probe {
         return StatusCode::NO_CONTENT.into_response();
     }
     let (status, body, retry_after) = (fake.script.lock().expect("unpoisoned"))(&lines);
@@ -354,6 +394,8 @@ pub(crate) struct Bridge {
     stop: Option<oneshot::Sender<()>>,
     task: Task,
     url: String,
+    /// One for all requests: to make one takes longer than to ask.
+    client: reqwest::Client,
 }
 
 impl Drop for Bridge {
@@ -377,8 +419,9 @@ impl Bridge {
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&directory).expect("a directory");
         let token = directory.join("token");
+        let keep_alive = if mqtt.contains("keepAliveSeconds") { "" } else { ", keepAliveSeconds: 1" };
         let base = format!(
-            "pipeline: lab\nmqtt: {{{mqtt}, clientId: lab-bridge, keepAliveSeconds: 1}}\n\
+            "pipeline: lab\nmqtt: {{{mqtt}, clientId: lab-bridge{keep_alive}}}\n\
              database: {{url: '{}', organization: lab, bucket: mesure, tokenFile: '{}'}}\nroutes:\n",
             influx.url,
             token.display()
@@ -386,7 +429,9 @@ impl Bridge {
         std::fs::write(&token, "secret\n").expect("a token");
         std::fs::write(directory.join("bridge.yaml"), format!("{base}{routes}")).expect("a configuration");
         let (url, stop, task) = run(&directory).await;
-        Self { directory, base, stop: Some(stop), task, url }
+        iotpipeline_bridge::source::install_crypto();
+        let client = reqwest::Client::builder().tls_certs_only([]).build().expect("a client");
+        Self { directory, base, stop: Some(stop), task, url, client }
     }
 
     /// Starts anew in the same directory, as after a crash.
@@ -396,6 +441,11 @@ impl Bridge {
         drop((&mut self.task).await);
         let (url, stop, task) = run(&self.directory).await;
         (self.url, self.stop, self.task) = (url, Some(stop), task);
+    }
+
+    /// What a volume would be: its files are here, beside its configuration.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Other routes, by the same file.
@@ -421,7 +471,7 @@ impl Bridge {
     }
 
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
-        let response = reqwest::get(format!("{}{path}", self.url)).await.expect("an answer");
+        let response = self.client.get(format!("{}{path}", self.url)).send().await.expect("an answer");
         (response.status().as_u16(), response.text().await.expect("text"))
     }
 

@@ -5,7 +5,9 @@
 mod certificates;
 mod complaints;
 mod fakes;
+mod holding;
 mod rebirth;
+mod refusals;
 mod repetition;
 mod version;
 mod websockets;
@@ -97,40 +99,9 @@ async fn a_broker_that_falls_silent_is_reported_and_left() {
     peer.answers_pings = false;
     let silent = Instant::now();
     bridge.status("a report", |status| status.broker.reason == "Unresponsive").await;
-    assert!(silent.elapsed() < Duration::from_secs(8));
+    assert!(silent.elapsed() < Duration::from_secs(5));
     let _peer = broker.accept(true, &["n/+"]).await;
     bridge.status("ready", |status| status.ready()).await;
-}
-
-#[tokio::test]
-async fn points_that_the_database_refuses_become_dead_letters_and_block_nothing() {
-    let (broker, influx, _bridge) = start(NUMBERS).await;
-    let mut peer = broker.accept(false, &["n/+"]).await;
-    influx.script(|lines| if lines.contains("value=13 ") { (422, CONFLICT, None) } else { (204, "", None) });
-    for id in 10..20 {
-        peer.publish("n/a", &id.to_string(), QoS::AtLeastOnce, id).await;
-    }
-    let mut acknowledged = Vec::new();
-    let letter = loop {
-        match peer.packet().await {
-            Packet::PubAck(ack) => acknowledged.push(ack.pkid),
-            Packet::Publish(letter) => break letter,
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!(&letter.topic[..], b"iotpipeline/lab/dead-letter/numbers");
-    assert_eq!(&letter.payload[..], b"13");
-    let properties = letter.properties.expect("a reason").user_properties;
-    assert_eq!(properties[0], ("reason".into(), "partial write: field type conflict".into()));
-    assert_eq!(properties[1], ("topic".into(), "n/a".into()));
-    while acknowledged.len() < 3 {
-        acknowledged.extend(peer.acknowledged(1).await);
-    }
-    peer.quiet().await;
-    peer.answer_letter(letter.pkid, PubAckReason::Success).await;
-    acknowledged.extend(peer.acknowledged(7).await);
-    assert_eq!(acknowledged, (10..20).collect::<Vec<u16>>());
-    assert_eq!(influx.stored().len(), 9);
 }
 
 #[tokio::test]
@@ -149,51 +120,53 @@ async fn a_dead_letter_that_the_broker_refuses_is_counted_and_blocks_nothing() {
 }
 
 #[tokio::test]
-async fn a_changed_configuration_subscribes_the_difference_only() {
-    let (broker, influx, bridge) = start(NUMBERS).await;
+async fn more_large_dead_letters_than_fit_into_memory_leave_messages_with_the_broker() {
+    const MESSAGES: u16 = 20;
+    let (broker, _influx, _bridge) = start(NUMBERS).await;
     let mut peer = broker.accept(false, &["n/+"]).await;
-    let before = bridge.status("ready", |status| status.ready()).await;
-    let words = "- {name: words, topic: 'w/#', payload: {string: {}}}\n";
-    bridge.set_routes(&format!("{NUMBERS}{words}"));
-    assert_eq!(peer.grant().await, "w/#");
-    let after = bridge.status("the new hash", |status| status.config_hash != before.config_hash).await;
-    assert_eq!(after.config_error, None);
-    peer.publish("w/x", "hello", QoS::AtLeastOnce, 1).await;
-    assert_eq!(peer.acknowledged(1).await, [1]);
-    assert_eq!(influx.stored(), ["words value=\"hello\""]);
-    bridge.set_routes(words);
-    assert_eq!(peer.ungrant().await, "n/+");
-    peer.publish("n/a", "1", QoS::AtLeastOnce, 2).await;
-    assert_eq!(peer.acknowledged(1).await, [2]);
-    assert_eq!(influx.stored()[1..], ["numbers,x=a value=1"], "it was queued for the route that has gone");
-    peer.publish("elsewhere", "1", QoS::AtLeastOnce, 3).await;
-    assert_eq!(peer.acknowledged(1).await, [3], "a message of no route is acknowledged");
-    let metrics = bridge.get("/metrics").await.1;
-    assert!(metrics.contains("messages_unrouted_total 1"), "{metrics}");
-    peer.quiet().await;
+    let large = "x".repeat(1_500_000);
+    for id in 1..=MESSAGES {
+        peer.publish("n/a", &large, QoS::AtLeastOnce, id).await;
+    }
+    // No letter is answered before.
+    let mut acknowledged = Vec::new();
+    loop {
+        match peer.packet().await {
+            Packet::Publish(letter) => peer.answer_letter(letter.pkid, PubAckReason::Success).await,
+            Packet::PubAck(ack) => acknowledged.push(ack.pkid),
+            Packet::Disconnect(_) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(acknowledged, (1..=12).collect::<Vec<_>>(), "16 MiB and the last one");
+    let mut peer = broker.accept(true, &["n/+"]).await;
+    for id in 13..=MESSAGES {
+        peer.publish("n/a", &large, QoS::AtLeastOnce, id).await;
+    }
+    while acknowledged.len() < MESSAGES.into() {
+        match peer.packet().await {
+            Packet::Publish(letter) => peer.answer_letter(letter.pkid, PubAckReason::Success).await,
+            Packet::PubAck(ack) => acknowledged.push(ack.pkid),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(acknowledged, (1..=MESSAGES).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn a_route_that_is_removed_while_disconnected_or_down_is_unsubscribed() {
-    let (broker, _influx, mut bridge) = start(NUMBERS).await;
-    let before = bridge.status("a status", |_| true).await.config_hash;
-    drop(broker.accept(false, &["n/+"]).await);
-    bridge.set_routes("- {name: words, topic: 'w/#', payload: {string: {}}}\n");
-    bridge.status("the new hash", |status| status.config_hash != before).await;
-    // The way back may have begun before the change.
-    let mut peer = broker.answer(ConnectReturnCode::Success, true).await;
-    let mut packets = vec![peer.packet().await, peer.packet().await];
-    if !packets.iter().any(|packet| matches!(packet, Packet::Unsubscribe(_))) {
-        packets.push(peer.packet().await);
-    }
-    assert!(
-        packets.iter().any(|packet| matches!(packet, Packet::Unsubscribe(end) if end.filters == ["n/+"]))
-    );
-    bridge.set_routes(NUMBERS);
-    bridge.crash_and_start().await;
-    drop(peer);
-    let mut peer = broker.accept(true, &["n/+"]).await;
-    assert_eq!(peer.ungrant().await, "w/#");
+async fn a_refused_message_before_a_change_of_routes_holds_up_nothing_after_it() {
+    let (broker, influx, bridge) = start(NUMBERS).await;
+    let mut peer = broker.accept(false, &["n/+"]).await;
+    let before = bridge.status("ready", |status| status.ready()).await;
+    peer.publish("n/a", "no number", QoS::AtLeastOnce, 1).await;
+    let (letter, ..) = peer.dead_letter().await;
+    peer.answer_letter(letter, PubAckReason::Success).await;
+    assert_eq!(peer.acknowledged(1).await, [1]);
+    bridge.set_routes(&NUMBERS.replace("numbers", "figures"));
+    bridge.status("the new hash", |status| status.config_hash != before.config_hash).await;
+    peer.publish("n/a", "2", QoS::AtLeastOnce, 2).await;
+    assert_eq!(peer.acknowledged(1).await, [2]);
+    assert_eq!(influx.stored(), ["figures,x=a value=2"]);
 }
 
 #[tokio::test]

@@ -257,7 +257,7 @@ async fn dead_letters_that_fill_all_room_do_not_stop_the_bridge_and_lose_nothing
 }
 
 #[tokio::test]
-async fn a_message_larger_than_the_bridge_takes_becomes_a_dead_letter_and_blocks_nothing() {
+async fn oversize_loop_in_mqtt_3_1_1_what_is_too_large_becomes_a_dead_letter_and_blocks_nothing() {
     let (broker, influx, _bridge) = start(", maxPacketSize: 1024").await;
     let mut peer = OldPeer::subscribed(&broker).await;
     peer.publish(&"9".repeat(300_000), 1, false).await;

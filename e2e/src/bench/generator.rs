@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::bench::packets::{Packets, connect, publish, share};
+use crate::bench::packets::{Packets, bad, connect, publish, share};
 use crate::bench::rows::{Pace, Row};
 
 /// Publishers at full speed. mosquitto reads 4 KiB of each in a turn of its loop, and saves once a turn:
@@ -48,6 +48,11 @@ impl Generator {
             Pace::Rate(_) => Vec::new(),
         };
         Self { row: *row, run: run.to_owned(), packets }
+    }
+
+    /// How many of the messages can be stored.
+    pub fn good(&self) -> u64 {
+        self.row.messages - bad(&self.row, PUBLISHERS)
     }
 
     /// Publishes all messages, and returns when the broker has them. Blocks.

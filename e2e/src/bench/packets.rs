@@ -1,7 +1,7 @@
 //! MQTT 3.1.1 packets as bytes, built before they are sent: while a row is measured, the generator only
 //! copies them to the broker.
 
-use crate::bench::rows::{Payload, Row, sensor_name};
+use crate::bench::rows::{Payload, Poison, Row, sensor_name};
 
 /// A publisher goes round this many packets. Fewer than there are packet ids, and with the others enough
 /// for every topic of a row.
@@ -22,8 +22,13 @@ impl Packets {
         for turn in 0..round {
             let number = turn * publishers + publisher;
             // Values that repeat seldom, and that compress as a sensor's do.
-            let (topic, payload) =
+            let (topic, mut payload) =
                 (row.topic(run, number), payload(row, run, number, number * 7_919 % 1_000));
+            if let Some(poison) = row.poison
+                && is_bad(turn)
+            {
+                payload = spoilt(&payload, poison);
+            }
             publish(&mut packets.bytes, row.qos, turn as u16 + 1, &topic, &payload);
             packets.starts.push(packets.bytes.len() as u32);
         }
@@ -47,6 +52,29 @@ impl Packets {
         let [start, end] = [first, first + count].map(|place| self.starts[place as usize] as usize);
         (&self.bytes[start..end], count)
     }
+}
+
+/// Whether the packet of a turn is spoilt, where one in a hundred is.
+fn is_bad(turn: u64) -> bool {
+    turn % 100 == 37
+}
+
+/// A line that can't be stored.
+fn spoilt(line: &str, poison: Poison) -> String {
+    match poison {
+        Poison::Undecodable => line.replace('=', ":"),
+        // The only whole number becomes a fraction.
+        Poison::WrongType => line.trim_end_matches('i').to_owned(),
+    }
+}
+
+/// How many of a row's messages are spoilt.
+pub fn bad(row: &Row, publishers: u64) -> u64 {
+    let of_publisher = |publisher| {
+        let messages = share(row.messages, publisher, publishers);
+        (0..messages).filter(|sent| is_bad(sent % messages.min(ROUND))).count() as u64
+    };
+    row.poison.map_or(0, |_| (0..publishers).map(of_publisher).sum())
 }
 
 /// How many of the messages are one publisher's.
@@ -159,6 +187,27 @@ mod tests {
             }
             assert_eq!(topics.len() as u64, row.topics, "{}", row.name);
         }
+    }
+
+    #[test]
+    fn one_message_in_a_hundred_of_a_poisoned_row_is_spoilt() {
+        for row in ROWS.iter().filter(|row| row.poison.is_some()) {
+            let mut spoilt = 0;
+            for publisher in 0..4 {
+                let packets = Packets::of(row, "run", publisher, 4);
+                let messages = share(row.messages, publisher, 4);
+                let first = packets.from(0, u64::MAX).0;
+                let rest = packets.from(0, messages - packets.len()).0;
+                let is_bad = |packet: &Packet| {
+                    let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
+                    !(publish.payload.ends_with(b"i") && publish.payload.contains(&b'='))
+                };
+                spoilt += [first, rest].iter().flat_map(|bytes| parsed(bytes)).filter(is_bad).count();
+            }
+            assert_eq!(spoilt as u64, bad(row, 4), "{}", row.name);
+            assert!((row.messages / 101..=row.messages / 99).contains(&bad(row, 4)), "{}", row.name);
+        }
+        assert_eq!(bad(&ROWS[0], 4), 0);
     }
 
     #[test]

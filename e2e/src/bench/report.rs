@@ -11,7 +11,7 @@ use crate::bench::subjects::Subject;
 /// What one measurement, or the median of several, came to.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Sample {
-    /// Messages that were published.
+    /// Messages that were published, and can be stored.
     pub published: u64,
     /// Those that were stored, or by the floor read.
     pub stored: u64,

@@ -22,6 +22,15 @@ pub enum Pace {
     Rate(u64),
 }
 
+/// What is wrong with one message in a hundred.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Poison {
+    /// The bridge can't decode it.
+    Undecodable,
+    /// The database refuses it: a field comes in another type than before.
+    WrongType,
+}
+
 /// A load, and who is measured under it.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
@@ -41,6 +50,8 @@ pub struct Row {
     pub routes: u64,
     /// Whether the database is away until all messages are published.
     pub outage: bool,
+    /// What is wrong with some messages. Only with lines, at full speed.
+    pub poison: Option<Poison>,
     /// Who is measured.
     pub subjects: &'static [Subject],
 }
@@ -58,15 +69,18 @@ const NUMBER: Row = Row {
     topics: 3_000,
     routes: 1,
     outage: false,
+    poison: None,
     subjects: ALL,
 };
 
+const LINES: Row = Row { payload: Payload::Line, messages: 150_000, ..NUMBER };
+
 /// All rows. What the last four measure should stay the same from one of a pair to the other.
-pub const ROWS: [Row; 11] = [
+pub const ROWS: [Row; 14] = [
     NUMBER,
     Row { name: "number-qos0", qos: 0, messages: 600_000, ..NUMBER },
     Row { name: "json4-qos1", payload: Payload::Json, messages: 150_000, subjects: BOTH, ..NUMBER },
-    Row { name: "line-qos1", payload: Payload::Line, messages: 150_000, subjects: BOTH, ..NUMBER },
+    Row { name: "line-qos1", subjects: BOTH, ..LINES },
     Row {
         name: "sensors-2000",
         pace: Pace::Rate(2_000),
@@ -77,6 +91,9 @@ pub const ROWS: [Row; 11] = [
     },
     Row { name: "latency-1000", pace: Pace::Rate(1_000), messages: 8_000, subjects: BOTH, ..NUMBER },
     Row { name: "outage", outage: true, messages: 400_000, subjects: OURS, ..NUMBER },
+    Row { name: "poison-clean", subjects: OURS, ..LINES },
+    Row { name: "poison-decode", poison: Some(Poison::Undecodable), subjects: OURS, ..LINES },
+    Row { name: "poison-refused", poison: Some(Poison::WrongType), subjects: OURS, ..LINES },
     Row { name: "routes-1", subjects: OURS, ..NUMBER },
     Row { name: "routes-1000", routes: 1_000, subjects: OURS, ..NUMBER },
     Row { name: "topics-10", topics: 10, subjects: OURS, ..NUMBER },

@@ -84,6 +84,7 @@ impl Bench {
 
     async fn measure_process(&self, subject: &Storing, place: Place<'_>, row: &Row) -> Result<Sample> {
         let generator = Generator::new(row, place.run);
+        let good = generator.good();
         self.relay.start_over(false);
         say_ready(place, row).await?;
         // That one is not counted: connections are made for it.
@@ -104,7 +105,7 @@ impl Bench {
             self.relay.is_away(false);
             publish = tokio::spawn(async { Ok(Published { since: Instant::now(), times: Vec::new() }) });
         }
-        let end = self.follow(&mut publish, process, place, row).await?;
+        let end = self.follow(&mut publish, process, place, row, good).await?;
         let published = publish.await??;
         let latency = match row.pace {
             Pace::Full => None,
@@ -112,17 +113,18 @@ impl Bench {
         };
         let since = backlog.map_or(published.since, |(back, _)| back);
         let (took, cost) = (end.stored - since, end.processor_time - before);
-        let sample = Sample::new(row.messages, end.count, took, cost, peak_memory(process)?, latency);
+        let sample = Sample::new(good, end.count, took, cost, peak_memory(process)?, latency);
         Ok(Sample { broker_bytes: backlog.map(|(_, bytes)| bytes), ..sample })
     }
 
-    /// Waits until everything is stored, or at QoS 0 nothing more is.
+    /// Waits until everything is stored that can be, or at QoS 0 nothing more is.
     async fn follow(
         &self,
         publish: &mut JoinHandle<Result<Published>>,
         process: u32,
         place: Place<'_>,
         row: &Row,
+        good: u64,
     ) -> Result<End> {
         let paced = match row.pace {
             Pace::Full => Duration::ZERO,
@@ -142,10 +144,10 @@ impl Bench {
             {
                 // Without the first one, which only said that all was ready.
                 let count = count(&self.parts.influx, place.run, row).await?.saturating_sub(1);
-                if count >= row.messages || row.qos == 0 {
+                if count >= good || row.qos == 0 {
                     return Ok(End { count, stored, processor_time: cost });
                 }
-                ensure!(Instant::now() < deadline, "{count} of {} messages are stored", row.messages);
+                ensure!(Instant::now() < deadline, "{count} of {good} messages are stored");
             }
             if Instant::now() > deadline {
                 bail!("not within {DEADLINE:?}: still publishing: {}", !publish.is_finished());

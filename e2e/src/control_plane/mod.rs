@@ -48,10 +48,12 @@ pub enum User {
     Stage,
     /// Somebody to compare with; may do everything.
     Other,
+    /// Another operator to compare with: its service account, with the rights that its makers give it.
+    Anchor,
 }
 
 impl User {
-    const ALL: [Self; 4] = [Self::Admin, Self::Operator, Self::Stage, Self::Other];
+    const ALL: [Self; 5] = [Self::Admin, Self::Operator, Self::Stage, Self::Other, Self::Anchor];
 
     /// As the audit log calls it.
     pub fn name(self) -> &'static str {
@@ -60,12 +62,14 @@ impl User {
             Self::Operator => "system:serviceaccount:iotpipeline-system:iotpipeline-operator",
             Self::Stage => "stage",
             Self::Other => "other",
+            Self::Anchor => "system:serviceaccount:default:prometheus-operator",
         }
     }
 
     fn groups(self) -> &'static str {
         match self {
             Self::Operator => "system:serviceaccounts,system:serviceaccounts:iotpipeline-system",
+            Self::Anchor => "system:serviceaccounts,system:serviceaccounts:default",
             Self::Admin | Self::Stage | Self::Other => "system:masters",
         }
     }

@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use super::floor::Took;
 use crate::bench::report::Latency;
-use crate::stage;
 
 /// All of it.
 #[derive(Debug, Serialize)]
@@ -21,12 +20,25 @@ pub struct Report {
     pub foreign: Option<Foreign>,
     /// The same objects by a bare client.
     pub floor: Option<Floor>,
+    /// Another operator with as many resources.
+    pub anchor: Option<Anchor>,
+}
+
+/// Another operator with as many resources of its own, on a control plane of its own.
+#[derive(Debug, Serialize)]
+pub struct Anchor {
+    /// Its name and version.
+    pub name: String,
+    /// From nothing to all of them available.
+    pub converged: Converged,
+    /// After that.
+    pub settled: Settled,
 }
 
 /// From nothing to all ready.
 #[derive(Debug, Serialize)]
 pub struct Converged {
-    /// Pipelines, and what they became; the fakes' pods apart.
+    /// Resources, and what they became; the fakes' pods apart.
     pub objects: usize,
     /// How long it took, from the first creation on.
     pub seconds: f64,
@@ -89,20 +101,20 @@ impl From<Took> for Floor {
 
 impl Converged {
     /// Says it at once.
-    pub fn tell(&self) {
+    pub fn tell(&self, what: &str) {
         let Self { objects, seconds, requests, idle_mib, peak_mib } = self;
         println!(
-            "converged: {objects} objects in {seconds:.1} s, {requests} requests; memory {idle_mib:.1} MiB before, {peak_mib:.1} MiB at most"
+            "{what}: {objects} objects in {seconds:.1} s, {requests} requests; memory {idle_mib:.1} MiB before, {peak_mib:.1} MiB at most"
         );
     }
 }
 
 impl Settled {
     /// Says it at once.
-    pub fn tell(&self) {
+    pub fn tell(&self, what: &str) {
         let Self { seconds, writes, requests, percent_of_a_core, memory_mib } = self;
         println!(
-            "settled: {writes} writes and {requests} requests in {seconds:.0} s, {percent_of_a_core:.2} % of a core, {memory_mib:.1} MiB"
+            "{what}: {writes} writes and {requests} requests in {seconds:.0} s, {percent_of_a_core:.2} % of a core, {memory_mib:.1} MiB"
         );
     }
 }
@@ -125,56 +137,8 @@ impl Foreign {
     }
 }
 
-impl Report {
-    /// How fast the operator was beside the bare client, which had to wait for the fakes as well.
-    pub fn share_of_floor(&self) -> Option<f64> {
-        self.floor.as_ref().map(|floor| 100.0 * floor.ready_seconds / self.converged.seconds)
-    }
-
-    /// For people: each figure beside its bar.
-    pub fn shown(&self) -> String {
-        let mut rows = vec![
-            ("objects", format!("{}", self.converged.objects), String::new()),
-            ("created to ready, s", format!("{:.1}", self.converged.seconds), self.bar("100", 1_000)),
-        ];
-        if let (Some(floor), Some(share)) = (&self.floor, self.share_of_floor()) {
-            rows.push((
-                "a bare client, s",
-                format!("{:.1} ({:.1} to apply)", floor.ready_seconds, floor.applied_seconds),
-                String::new(),
-            ));
-            rows.push(("share of its speed, %", format!("{share:.0}"), "at least 70".into()));
-        }
-        let settled = &self.settled;
-        let memory = match self.pipelines {
-            3_000 => self.bar("96", 3_000),
-            _ => self.bar("48", 1_000),
-        };
-        rows.extend([
-            ("settled: writes", format!("{} in {:.0} s", settled.writes, settled.seconds), "0".into()),
-            ("settled: % of a core", format!("{:.2}", settled.percent_of_a_core), self.bar("2", 1_000)),
-            ("settled: memory, MiB", format!("{:.1}", settled.memory_mib), memory.clone()),
-            ("peak memory, MiB", format!("{:.1}", self.converged.peak_mib), memory),
-        ]);
-        if let Some(edits) = &self.edits {
-            let p99 = edits.latency.latency_p99_milliseconds;
-            rows.push(("an edit, p99, ms", format!("{p99:.0}"), self.bar("1000", 1_000)));
-        }
-        if let Some(foreign) = &self.foreign {
-            let bar = if foreign.secrets == 30_000 { "at most 3".into() } else { String::new() };
-            let added = format!("{:.1} by {} Secrets", foreign.added_mib, foreign.secrets);
-            rows.push(("foreign, MiB", added, bar));
-        }
-        let mut text = format!("{} pipelines; {}\n\n", self.pipelines, stage::NAME);
-        for (name, value, bar) in rows {
-            text.push_str(format!("{name:<24} {value:<24} {bar}").trim_end());
-            text.push('\n');
-        }
-        text
-    }
-
-    /// A bar counts for its number of pipelines.
-    fn bar(&self, at_most: &str, pipelines: usize) -> String {
-        if self.pipelines == pipelines { format!("at most {at_most}") } else { String::new() }
-    }
+/// Of what the kernel counts in KiB.
+#[expect(clippy::cast_precision_loss, reason = "no process has 2^53 KiB")]
+pub(super) fn mib(kib: u64) -> f64 {
+    kib as f64 / 1024.0
 }

@@ -10,13 +10,13 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::json;
 
+use super::anchor;
 use super::fleet::{AT_ONCE, Fleet, make_namespaces};
 use super::floor::Floor;
-use super::report::{Converged, Edits, Foreign, Report, Settled};
+use super::report::{Converged, Edits, Foreign, Report, mib};
+use super::settled::{is_quiet, settled};
 use crate::bench::report::Latency;
-use crate::bench::usage::{memory, peak_memory, whole_processor_time};
-use crate::conditions::{Probe, eventually};
-use crate::control_plane::audit::AuditLog;
+use crate::bench::usage::{memory, peak_memory};
 use crate::control_plane::{ControlPlane, User};
 use crate::operator_process::Operator;
 use crate::stage::Stage;
@@ -34,18 +34,32 @@ pub struct Plan {
     pub foreign: usize,
     /// Whether the same objects are applied by a bare client too.
     pub floor: bool,
+    /// Whether another operator is measured too.
+    pub anchor: bool,
 }
 
-/// For this long an operator writes nothing before it is taken for settled.
-const QUIET: Duration = Duration::from_secs(5);
+impl Plan {
+    /// Ten times what the bar allows.
+    pub(super) fn deadline(&self) -> Result<Duration> {
+        Ok(Duration::from_secs(60) + Duration::from_secs(1) * u32::try_from(self.pipelines)?)
+    }
+}
 
-/// Runs all of it, on a control plane of its own, and tells each figure as it comes.
+/// Runs all of it, and tells each figure as it comes.
 ///
 /// # Errors
 /// If something doesn't come to its end.
 pub async fn run(plan: &Plan) -> Result<Report> {
-    // Ten times what the bar allows.
-    let deadline = Duration::from_secs(60) + Duration::from_secs(1) * u32::try_from(plan.pipelines)?;
+    let report = ours(plan).await?;
+    let anchor = match plan.anchor {
+        true => Some(anchor::run(plan).await.context("measure the anchor")?),
+        false => None,
+    };
+    Ok(Report { anchor, ..report })
+}
+
+async fn ours(plan: &Plan) -> Result<Report> {
+    let deadline = plan.deadline()?;
     let plane = ControlPlane::start().await?;
     let (admin, stage_client) = (plane.client(User::Admin).await?, plane.client(User::Stage).await?);
     let stage = Stage::start(&stage_client).await?;
@@ -61,7 +75,7 @@ pub async fn run(plan: &Plan) -> Result<Report> {
     let converged = tally.reaches(plan.pipelines, deadline).await;
     let took = converged.with_context(|| operator.process.log(20))? - start;
     drop(tally);
-    is_quiet(&plane, deadline).await?;
+    is_quiet(&plane, User::Operator, deadline).await?;
     let floor = Floor::of(&admin, &fleet).await?;
     let converged = Converged {
         objects: floor.objects(),
@@ -70,14 +84,16 @@ pub async fn run(plan: &Plan) -> Result<Report> {
         idle_mib: mib(idle),
         peak_mib: mib(peak_memory(process)?),
     };
-    converged.tell();
-    let settled = settled(&plane, process, plan.settle).await?;
-    settled.tell();
+    converged.tell("converged");
+    let settled = settled(&plane, User::Operator, process, plan.settle).await?;
+    settled.tell("settled");
+    // Everything is listed anew meanwhile.
+    let converged = Converged { peak_mib: mib(peak_memory(process)?), ..converged };
     let edits = match plan.edits {
         0 => None,
         count => {
             let times = fleet.edit(count).await?;
-            is_quiet(&plane, deadline).await?;
+            is_quiet(&plane, User::Operator, deadline).await?;
             Some(Edits { count, latency: Latency::of(times) })
         }
     };
@@ -93,56 +109,7 @@ pub async fn run(plan: &Plan) -> Result<Report> {
         true => Some(floor.apply(&plane.client(User::Other).await?, deadline).await?.into()),
         false => None,
     };
-    Ok(Report { pipelines: plan.pipelines, converged, settled, edits, foreign, floor })
-}
-
-/// Waits until the operator writes nothing.
-///
-/// # Errors
-/// If the deadline passes: with what it writes.
-pub async fn is_quiet(plane: &ControlPlane, deadline: Duration) -> Result<()> {
-    let mut since = (plane.audit_log().from_now()?, Instant::now());
-    eventually("the operator settles", deadline, async || {
-        let writes = writes(&since.0)?;
-        if !writes.is_empty() {
-            since = (plane.audit_log().from_now()?, Instant::now());
-            return Ok(Probe::NotYet(format!("it writes: {}", writes.join(", "))));
-        }
-        Ok(match since.1.elapsed() >= QUIET {
-            true => Probe::Found(()),
-            false => Probe::NotYet("it is quiet for a moment".into()),
-        })
-    })
-    .await
-}
-
-/// What the operator has written, its Lease apart.
-///
-/// # Errors
-/// If the audit log can't be read.
-pub fn writes(log: &AuditLog) -> Result<Vec<String>> {
-    let requests = log.requests_of(User::Operator)?.into_iter().filter(|request| request.is_write());
-    let named = requests.map(|request| {
-        let object = request.object_ref.clone().unwrap_or_default();
-        (format!("{} {} {}/{}", request.verb, object.resource, object.namespace, object.name), object)
-    });
-    Ok(named.filter(|(_, object)| object.resource != "leases").map(|(name, _)| name).collect())
-}
-
-async fn settled(plane: &ControlPlane, process: u32, window: Duration) -> Result<Settled> {
-    let (log, before, start) =
-        (plane.audit_log().from_now()?, whole_processor_time(process)?, Instant::now());
-    tokio::time::sleep(window).await;
-    let (cost, took) = (whole_processor_time(process)? - before, start.elapsed());
-    let writes = writes(&log)?;
-    writes.iter().take(5).for_each(|write| println!("written though settled: {write}"));
-    Ok(Settled {
-        seconds: took.as_secs_f64(),
-        writes: writes.len(),
-        requests: log.requests_of(User::Operator)?.len(),
-        percent_of_a_core: 100.0 * cost.as_secs_f64() / took.as_secs_f64(),
-        memory_mib: mib(memory(process)?),
-    })
+    Ok(Report { pipelines: plan.pipelines, converged, settled, edits, foreign, floor, anchor: None })
 }
 
 /// Secrets of others, as a cluster is full of them: none of the operator's business.
@@ -162,9 +129,4 @@ async fn foreign(client: &Client, process: u32, count: usize) -> Result<Foreign>
     let after = memory(process)?;
     ensure!(after > 0, "the operator has ended");
     Ok(Foreign { secrets: count, added_mib: mib(after) - mib(before) })
-}
-
-#[expect(clippy::cast_precision_loss, reason = "no process has 2^53 KiB")]
-fn mib(kib: u64) -> f64 {
-    kib as f64 / 1024.0
 }

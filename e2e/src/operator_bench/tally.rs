@@ -24,7 +24,7 @@ impl Tally {
     /// Counts the objects that are there and of which this holds.
     pub fn new<K>(api: Api<K>, config: Config, holds: impl Fn(&K) -> bool + Send + Sync + 'static) -> Self
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+        K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let (sender, count) = watch::channel(0);
         let mut counted = HashSet::new();

@@ -73,14 +73,22 @@ impl Stage {
     /// # Errors
     /// If nobody can listen on loopback.
     pub async fn start(client: &Client) -> Result<Self> {
+        Self::start_for(client, MANAGED).await
+    }
+
+    /// The same for the sets and deployments that this selects, which another operator has made.
+    ///
+    /// # Errors
+    /// If nobody can listen on loopback.
+    pub async fn start_for(client: &Client, managed: &'static str) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let proxy = format!("http://{}", listener.local_addr()?);
         let seen = Arc::new(Seen::default());
         let mut tasks = JoinSet::new();
         tasks.spawn(proxy::answer(listener, seen.clone()));
         tasks.spawn(bridges::follow(client.clone(), seen.clone()));
-        tasks.spawn(workloads::play::<StatefulSet>(client.clone(), seen.clone()));
-        tasks.spawn(workloads::play::<Deployment>(client.clone(), seen.clone()));
+        tasks.spawn(workloads::play::<StatefulSet>(client.clone(), seen.clone(), managed));
+        tasks.spawn(workloads::play::<Deployment>(client.clone(), seen.clone(), managed));
         Ok(Self { proxy, client: client.clone(), seen, _tasks: tasks })
     }
 }

@@ -16,7 +16,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{MANAGED, Seen, trouble};
+use super::{Seen, trouble};
 
 /// As many as kube-controller-manager has workers for each kind.
 const AT_ONCE: usize = 5;
@@ -95,8 +95,8 @@ impl Workload for Deployment {
 }
 
 /// Makes everything of a kind ready, as it comes.
-pub(super) async fn play<W: Workload>(client: Client, seen: Arc<Seen>) {
-    let config = watcher::Config::default().labels(MANAGED);
+pub(super) async fn play<W: Workload>(client: Client, seen: Arc<Seen>, managed: &'static str) {
+    let config = watcher::Config::default().labels(managed);
     let changes = watcher(Api::<W>::all(client.clone()), config).default_backoff().applied_objects();
     changes
         .filter_map(|change| ready(change.ok()))
@@ -134,6 +134,7 @@ pub(super) async fn make_ready<W: Workload>(client: &Client, seen: &Seen, worklo
         seen.bridges.add_pod(address.clone(), (namespace.clone(), name.clone()));
         let running = json!({"status": {
             "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True"}],
             "podIP": address,
             "podIPs": [{"ip": address}],
             "startTime": "2026-01-01T00:00:00Z",

@@ -10,6 +10,12 @@ use kube::core::Request;
 use kube::{Error, Resource};
 use serde_json::{Value, json};
 
+fn with_url(external: &Value, url: &str) -> Value {
+    let mut external = external.clone();
+    external["url"] = url.into();
+    external
+}
+
 /// A change to a good pipeline, by JSON pointer, and a part of what the refused user reads.
 fn refusals() -> Vec<(&'static str, Value, &'static str)> {
     let route = |name: &str, topic: &str| json!({"name": name, "topic": topic, "payload": {"float": {}}});
@@ -62,6 +68,13 @@ fn refusals() -> Vec<(&'static str, Value, &'static str)> {
             "/database",
             json!({"external": external_database, "storage": {"size": "1Gi"}}),
             "a database is managed or external",
+        ),
+        ("/database", json!({"external": with_url(&external_database, "http://db/?q=x")}), "without a query"),
+        ("/database", json!({"external": with_url(&external_database, "http://db#x")}), "without a query"),
+        (
+            "/dashboard",
+            json!({"external": with_url(&external_dashboard, "http://u@grafana")}),
+            "not an address",
         ),
         ("/database/retention", json!("30m"), "InfluxDB keeps points for at least 1h"),
         ("/database/retention", json!("3599s"), "InfluxDB keeps points for at least 1h"),

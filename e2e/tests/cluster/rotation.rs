@@ -47,6 +47,7 @@ async fn credentials_are_made_anew_without_a_loss_and_without_a_gap_in_the_dashb
             .replace("  routes:\n", "  dashboard: {}\n  routes:\n");
         let pipeline = Pipeline::ready(&namespace, &yaml).await?;
         let before = made(&pipeline).await?;
+        let bridges = bridges(&pipeline).await?;
         let user = pipeline.part("broker-gateway");
         let certificate = pipeline.secret(&user, "tls.crt").await?;
         let door = pipeline.broker_for(&certificate, &pipeline.secret(&user, "tls.key").await?).await?;
@@ -77,6 +78,8 @@ async fn credentials_are_made_anew_without_a_loss_and_without_a_gap_in_the_dashb
             pipeline.becomes_ready().await?;
             done.send_replace(true);
             ensure!(made(&pipeline).await? == after, "they were made anew twice");
+            let now = self::bridges(&pipeline).await?;
+            ensure!(now == bridges, "the bridge was restarted: {bridges:?}, then {now:?}");
             Ok(after)
         };
         let (account, after, gap) =
@@ -97,6 +100,15 @@ async fn credentials_are_made_anew_without_a_loss_and_without_a_gap_in_the_dashb
         .await
     })
     .await;
+}
+
+/// The bridge's pods: their names, uids, and how often their containers were restarted.
+async fn bridges(pipeline: &Pipeline) -> Result<Vec<(String, String, i32)>> {
+    let set = format!("{}-", pipeline.part("bridge"));
+    let mut pods = pipeline.incarnations().await?;
+    pods.retain(|(name, ..)| name.starts_with(&set));
+    ensure!(!pods.is_empty(), "no pod of {set}*");
+    Ok(pods)
 }
 
 /// For how long, at most, the dashboard could not read the database. It is asked as an administrator, whose

@@ -10,7 +10,7 @@ use iotpipeline_e2e::control_plane::audit::{AuditLog, Request};
 use iotpipeline_e2e::control_plane::{ControlPlane, User};
 use iotpipeline_e2e::environment;
 use iotpipeline_e2e::operator_bench::fleet::Fleet;
-use iotpipeline_e2e::operator_bench::run::{is_quiet, writes};
+use iotpipeline_e2e::operator_bench::settled::{is_quiet, writes};
 use iotpipeline_e2e::operator_process::Operator;
 use iotpipeline_e2e::stage::Stage;
 use serde_json::Value;
@@ -37,14 +37,14 @@ async fn thirty_pipelines_become_ready_by_granted_rights_alone_and_then_nothing_
     let ready = fleet.ready();
     fleet.create().await?;
     ready.reaches(PIPELINES, SOON).await?;
-    is_quiet(&plane, SOON).await?;
+    is_quiet(&plane, User::Operator, SOON).await?;
     let asked = log.requests_of(User::Operator)?.len();
     ensure!(asked <= REQUESTS * PIPELINES, "{} requests for each pipeline", asked / PIPELINES);
 
     let silence = plane.audit_log().from_now()?;
     let start = Instant::now();
     throughout(SILENCE, async || {
-        let written = writes(&silence)?;
+        let written = writes(&silence, User::Operator)?;
         ensure!(written.is_empty(), "written after {:?}: {}", start.elapsed(), written.join(", "));
         Ok(())
     })

@@ -5,7 +5,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use iotpipeline_e2e::containers::{Container, admits_clients, broker};
+use iotpipeline_e2e::bridge_process::Bridge;
+use iotpipeline_e2e::conditions::{Probe, eventually};
+use iotpipeline_e2e::containers::{Container, admits_clients, broker, broker_that_queues, database};
 use iotpipeline_e2e::mqtt::{Client, options};
 use iotpipeline_e2e::publisher::{Load, acknowledged};
 use rumqttc::v5::mqttbytes::QoS;
@@ -13,7 +15,7 @@ use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, EventLoop};
 use tokio::sync::watch;
 
-use crate::SOON;
+use crate::{NUMBERS, SOON};
 
 const MESSAGES: u64 = 8_000;
 const LAST: &str = "last";
@@ -47,6 +49,40 @@ async fn a_killed_broker_keeps_for_an_absent_client_what_it_acknowledged_before_
     println!("{} lost of {} that were acknowledged as the broker died", lost.len(), account.unsettled.len());
     let settled: Vec<&u64> = lost.iter().filter(|number| !account.unsettled.contains(number)).collect();
     ensure!(settled.is_empty(), "lost: {settled:?}; {account:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_broker_drops_above_its_bound_is_counted_and_told_of_by_the_bridge() -> Result<()> {
+    const QUEUE: u64 = 20_000;
+    let (broker, (database, _influx)) = tokio::try_join!(broker_that_queues(QUEUE), database())?;
+    let mut bridge = Bridge::start(&broker, &database, NUMBERS).await?;
+    bridge.hear_of_drops()?;
+    bridge.restart().await?;
+    let status = bridge.status().await?;
+    ensure!(status.crossing.is_none(), "{status:?}");
+    // Waits, and is not the bridge: also such a one loses what is acknowledged to who published it.
+    begin_session(broker.port).await?;
+    let mut client = Client::connect(broker.port, "load", None).await?;
+    for number in 0..200 {
+        client.publish("load/numbers", format!("{number:1000}")).await?;
+    }
+    let told = eventually("the drops are told of", SOON, async || {
+        let status = bridge.status().await?;
+        Ok(match status.crossing {
+            Some(side) if side.reason == "BrokerDropped" => Probe::Found(side),
+            other => Probe::NotYet(format!("{other:?}")),
+        })
+    })
+    .await?;
+    ensure!(told.ready && told.message.contains("broker.queue"), "{told:?}");
+    let metrics = bridge.metrics().await?;
+    let name = "iotpipeline_bridge_broker_messages_dropped ";
+    let dropped: u64 = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.parse().ok())
+        .context("the metric is there")?;
+    ensure!((150..=190).contains(&dropped), "{dropped} dropped, of 200 of which some 20 fit");
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! Both run in Docker, the bridge as a process. Witnesses are never our own code: clients are
 //! rumqttc's, points are read back by the influxdb2 crate.
 
+mod aliases;
 mod backup;
 mod best_effort;
 mod boundary;
@@ -13,10 +14,12 @@ mod dead_letters;
 mod faults;
 mod formats;
 mod kills;
+mod matching;
 mod outages;
 mod reload;
 mod replicas;
 mod shutdown;
+mod takeover;
 mod version;
 
 use std::time::Duration;
@@ -29,6 +32,9 @@ use iotpipeline_e2e::publisher::Load;
 
 /// How long a single thing may take that should take a second or two.
 const SOON: Duration = Duration::from_secs(60);
+
+/// What the tests draw at random follows from this, unless `IOTPIPELINE_E2E_SEED` has another number.
+const SEED: u64 = 20_261_126;
 
 /// A route that stores numbered messages.
 const NUMBERS: &str = "
@@ -77,4 +83,11 @@ async fn with_chain(routes: &str, test: impl AsyncFnOnce(&mut Chain) -> Result<(
 /// A numbered message's payload: each number has a time of its own, so no two points merge.
 fn numbered(number: u64) -> String {
     format!(r#"{{"n":{number},"ts":{}}}"#, 1_795_000_000_000 + number)
+}
+
+/// Draws the same in every run, and says by which number.
+fn seeded() -> fastrand::Rng {
+    let seed = std::env::var("IOTPIPELINE_E2E_SEED").map_or(SEED, |text| text.parse().expect("a number"));
+    println!("IOTPIPELINE_E2E_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
 }

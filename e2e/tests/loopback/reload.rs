@@ -1,9 +1,10 @@
 //! The configuration file changed while the bridge runs.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use iotpipeline_e2e::conditions::{Probe, eventually};
 use iotpipeline_e2e::influx::text;
 use iotpipeline_e2e::mqtt::Client;
+use iotpipeline_e2e::process;
 use iotpipeline_e2e::publisher::acknowledged;
 use rumqttc::v5::mqttbytes::v5::PubAckReason;
 use tokio::sync::watch;
@@ -49,6 +50,37 @@ async fn a_changed_configuration_swaps_routes_without_a_restart_and_without_a_lo
         for (measurement, room) in [("old", "a"), ("new", "b")] {
             let records = chain.influx.at_least(measurement, 1, SOON).await?;
             ensure!(records.len() == 1 && text(&records[0], "room") == room, "{measurement}: {records:?}");
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_route_that_has_gone_is_stored_by_it_and_not_twice_by_one_that_overlaps() {
+    const ONE: &str = "- {name: one, topic: 'over/{x}', payload: {integer: {}}}\n";
+    const ALL: &str = "- {name: all, topic: 'over/#', payload: {integer: {}}}\n";
+    with_chain(&format!("{ONE}{ALL}"), async |chain| {
+        let hash = chain.bridge.status().await?.config_hash;
+        let mut client = Client::connect(chain.broker.port, "over", None).await?;
+        // The broker sends a copy for each of the two filters; the bridge finds them behind the change.
+        let process = chain.bridge.process_id().context("the bridge runs")?.to_string();
+        process::run("kill", &["-STOP", &process]).await?;
+        for number in 0..20 {
+            ensure!(client.publish("over/a", number.to_string()).await? == PubAckReason::Success);
+        }
+        chain.bridge.set_routes(ALL)?;
+        process::run("kill", &["-CONT", &process]).await?;
+        eventually("the new configuration is in effect", SOON, async || {
+            let status = chain.bridge.status().await?;
+            let taken = status.config_hash != hash && status.ready();
+            Ok(if taken { Probe::Found(()) } else { Probe::NotYet(format!("{status:?}")) })
+        })
+        .await?;
+        for measurement in ["all", "one"] {
+            let mut stored = chain.influx.integers(measurement, "value").await?;
+            stored.sort_unstable();
+            ensure!(stored == (0..20).collect::<Vec<_>>(), "{measurement}: {stored:?}");
         }
         Ok(())
     })

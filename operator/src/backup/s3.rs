@@ -55,7 +55,7 @@ impl Bucket {
         ensure!(!bucket.is_empty(), "--s3-url names no bucket");
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         url.set_path("");
-        Ok(Self { http: http::patient(ca.as_deref())?, url, bucket: bucket.into(), prefix, key })
+        Ok(Self { http: http::transfer(ca.as_deref())?, url, bucket: bucket.into(), prefix, key })
     }
 
     pub(super) async fn put(&self, name: &str, content: Bytes) -> anyhow::Result<()> {

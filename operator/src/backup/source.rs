@@ -204,7 +204,7 @@ async fn good(what: &str, answer: Response) -> anyhow::Result<Response> {
     if status.is_success() {
         return Ok(answer);
     }
-    let message = http::message(&answer.text().await.unwrap_or_default());
+    let message = http::said(&answer.text().await.unwrap_or_default());
     bail!("the database answers {status} to the request for {what}: {message}")
 }
 

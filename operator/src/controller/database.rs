@@ -89,20 +89,7 @@ async fn managed(
         Err(part) => return Access::new(known, part),
     };
     let influxdb = InfluxDb::new(http, &plan.database.url(&plan.pipeline.names), &database.admin_token);
-    let wanted = Wanted {
-        admin_password: &database.admin_password,
-        organization: &plan.database.organization,
-        bucket: &plan.database.bucket,
-        retention_seconds: database.retention_seconds,
-        is_restored: plan.restore.is_some(),
-        has_dashboard: plan.dashboard.is_some(),
-        known: known.clone(),
-        rotated: Tokens {
-            bridge: plan.rotated.get(&plan.pipeline.names.of_part(Component::Bridge)).cloned(),
-            dashboard: plan.rotated.get(&plan.pipeline.names.of_part(Component::Dashboard)).cloned(),
-        },
-        now: observed.now,
-    };
+    let wanted = Wanted::of(plan, database, known.clone(), observed.now);
     match influxdb.set_up(&wanted).await {
         Ok(set_up) => {
             if !set_up.changes.is_empty() {

@@ -57,15 +57,39 @@ fn news<'a>(before: Option<&IoTPipelineStatus>, after: &'a IoTPipelineStatus) ->
     }
     let Some(ready) = condition(Some(after), "Ready") else { return news };
     let was_ready = condition(before, "Ready").is_some_and(|old| old.status == "True");
+    let has_failed = |ready: &Condition| ready.status == "False" && !passes(&ready.reason);
+    let had_failed = condition(before, "Ready").is_some_and(has_failed);
     match (was_ready, ready.status == "True") {
         (false, true) => news.push((NORMAL, "Ready", ready.message.as_str())),
         (true, false) if stalled.is_none() => {
             let type_ = if ready.reason == HIBERNATING { NORMAL } else { WARNING };
             news.push((type_, ready.reason.as_str(), ready.message.as_str()));
         }
+        // Also if it never was ready. What follows from one failure to the next is in the status.
+        (false, false) if stalled.is_none() && has_failed(ready) && !had_failed => {
+            news.push((WARNING, ready.reason.as_str(), ready.message.as_str()));
+        }
         _ => {}
     }
     news
+}
+
+/// Whether this is a reason for which a pipeline isn't ready on its way, too.
+fn passes(reason: &str) -> bool {
+    const ON_THE_WAY: [&str; 10] = [
+        "Creating",
+        "Starting",
+        "Restarting",
+        "Pending",
+        "WaitingForDatabase",
+        "Unreachable",
+        "NotFound",
+        "Draining",
+        "Stopping",
+        "WaitingForDeletion",
+    ];
+    let rests = reason.starts_with("Hibernat") || reason == "Suspended";
+    rests || ON_THE_WAY.iter().any(|word| reason.ends_with(word))
 }
 
 /// An event that can't be sent is no reason to stop.
@@ -122,6 +146,22 @@ mod tests {
     fn refused(message: &str, before: Option<&IoTPipelineStatus>) -> IoTPipelineStatus {
         let facts = Facts::Refused { reason: "InvalidSpec".into(), message: message.into() };
         status(&facts, Some(1), before, &Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH))
+    }
+
+    #[test]
+    fn what_fails_from_the_start_is_told_once_and_a_start_is_not() {
+        let failed = |reason: &str, before: Option<&IoTPipelineStatus>| {
+            let facts = Facts::Failed { reason: reason.into(), message: reason.into() };
+            status(&facts, Some(1), before, &Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH))
+        };
+        let starts = failed("BrokerStarting", None);
+        assert!(news(None, &starts).is_empty());
+        let fails = failed("BrokerErrImagePull", Some(&starts));
+        assert_eq!(news(Some(&starts), &fails), [("Warning", "BrokerErrImagePull", "BrokerErrImagePull")]);
+        assert_eq!(news(None, &failed("NameTaken", None)).len(), 1);
+        let goes_on = failed("BrokerImagePullBackOff", Some(&fails));
+        assert!(news(Some(&fails), &goes_on).is_empty());
+        assert!(news(Some(&goes_on), &failed("BridgeStarting", Some(&goes_on))).is_empty());
     }
 
     #[test]

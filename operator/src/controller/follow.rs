@@ -10,13 +10,13 @@ use api::iotpipeline::IoTPipeline;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::future::{BoxFuture, select_all};
 use kube::runtime::reflector::ObjectRef;
-use reqwest::StatusCode;
-use reqwest::header::IF_NONE_MATCH;
 use tokio::task::AbortHandle;
-use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 
+use super::refresh::status_of;
 use super::{Context, parts};
 use crate::grafana::Grafana;
+use crate::http::Patient;
 use crate::plan::Plan;
 
 /// The shortest time from a pass to the next that a bridge's words bring about.
@@ -78,7 +78,8 @@ impl Drop for Followed {
 
 /// Waits for news until the next pass.
 pub(super) fn follow(context: &Arc<Context>, pipeline: &IoTPipeline, plan: &Plan, heard: Vec<Heard>) {
-    let bridges = heard.into_iter().map(|heard| says_else(context.http.clone(), heard));
+    let bridges =
+        heard.into_iter().map(|heard| says_else(context.http.clone(), context.patient.clone(), heard));
     let mut news: Vec<BoxFuture<'static, ()>> = bridges.map(|news| Box::pin(news) as _).collect();
     // An external broker and database are asked by the bridge.
     if let Some(Ok((grafana, uid))) = parts::grafana(context, plan) {
@@ -102,18 +103,23 @@ pub(super) fn follow(context: &Arc<Context>, pipeline: &IoTPipeline, plan: &Plan
 
 /// Ends when a bridge says something else, or nothing. It holds its answer back until then, so what is settled
 /// costs a request a minute.
-async fn says_else(http: reqwest::Client, heard: Heard) {
-    let word = heard.status.word();
+async fn says_else(http: reqwest::Client, patient: Patient, heard: Heard) {
+    // Nothing else is kept while it waits, and that is most of the time.
+    let Heard { url, status } = heard;
+    let word = status.word();
+    drop(status);
+    let Ok(address) = url.parse() else { return };
     loop {
-        let request = http.get(&heard.url).header(IF_NONE_MATCH, &word);
-        let answer = request.timeout(LONGEST_HOLD + Duration::from_secs(10)).send().await;
-        let Ok(answer) = answer.and_then(reqwest::Response::error_for_status) else { return };
-        if answer.status() != StatusCode::NOT_MODIFIED {
-            match answer.json::<BridgeStatus>().await {
-                // A bridge of an earlier version holds nothing back.
-                Ok(status) if status.word() == word => sleep(LONGEST_HOLD).await,
-                _ => return,
+        let asked = patient.is_unchanged(&address, &word);
+        let answer = timeout(LONGEST_HOLD + Duration::from_secs(10), asked).await;
+        let Ok(Ok(is_unchanged)) = answer else { return };
+        if !is_unchanged {
+            // A bridge of an earlier version holds nothing back.
+            let status = Box::pin(status_of(&http, &url)).await;
+            if status.is_none_or(|status| status.word() != word) {
+                return;
             }
+            sleep(LONGEST_HOLD).await;
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::follow::Heard;
 use super::{Context, Error};
 use crate::apply::{Applied, apply_again, touch};
+use crate::http;
 use crate::observe::Children;
 use crate::plan::{Bridges, Plan};
 use crate::resources::bridge::of_size;
@@ -31,6 +32,10 @@ const KNOWN: Duration = Duration::from_secs(2);
 
 /// How often a pod is touched whose process doesn't say what it has read.
 const TOUCHES: u32 = 3;
+
+/// How often a bridge's pod is touched that doesn't read its configuration. The kubelet refreshes files by itself too,
+/// within two minutes.
+const MOST_TOUCHES: u32 = 24;
 
 /// After this the pass ends, and another comes soon.
 const PATIENCE: Duration = Duration::from_millis(2500);
@@ -173,6 +178,12 @@ fn touches(pod: &Pod, hash: &str) -> u32 {
     }
 }
 
+/// Whether a bridge's pod that was touched so often is to be touched again. The count is in the pod, and so outlives
+/// passes and the operator.
+fn may_touch(count: u32, since: Duration) -> bool {
+    count < MOST_TOUCHES && since > TOUCH_AGAIN
+}
+
 /// The value of the touch after so many.
 fn touched(hash: &str, count: u32) -> String {
     if count == 0 { hash.to_owned() } else { format!("{hash}-{count}") }
@@ -207,7 +218,7 @@ async fn ask(
     let started = Instant::now();
     let mut last_touch = started;
     loop {
-        let Some(status) = status_of(context, &url).await else {
+        let Some(status) = status_of(&context.http, &url).await else {
             // It has only just started, or the workload knows what is the matter.
             let unreachable = || Part::not_ready("Unreachable", "the bridge does not answer the operator");
             return Ok(Answer { member, part: workload.and(unreachable), heard: None, left: false });
@@ -220,7 +231,7 @@ async fn ask(
             let heard = Some(Heard { url, status });
             return Ok(Answer { member, part: part.unless(workload), heard, left });
         }
-        if last_touch.elapsed() > TOUCH_AGAIN {
+        if may_touch(count, last_touch.elapsed()) {
             touch(&context.client, &context.cache, pod, &touched(&bridge.mounted_hash, count)).await?;
             (count, last_touch) = (count + 1, Instant::now());
         }
@@ -228,7 +239,33 @@ async fn ask(
     }
 }
 
-async fn status_of(context: &Context, url: &str) -> Option<BridgeStatus> {
-    let answer = context.http.get(url).timeout(Duration::from_secs(2)).send().await.ok()?;
-    answer.error_for_status().ok()?.json().await.ok()
+/// What a bridge says of itself, if it does.
+pub(super) async fn status_of(http: &reqwest::Client, url: &str) -> Option<BridgeStatus> {
+    let answer = http.get(url).timeout(Duration::from_secs(2)).send().await.ok()?;
+    let body = http::body(answer.error_for_status().ok()?).await.ok()??;
+    serde_json::from_slice(&body).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_bridge_that_never_reads_its_configuration_is_not_touched_for_ever() {
+        let mut count = 0;
+        for _ in 0..1000 {
+            if may_touch(count, Duration::from_secs(1)) {
+                let annotations = json!({CONFIG_HASH: touched("a", count)});
+                let pod = json!({"metadata": {"annotations": annotations}});
+                let pod: Pod = serde_json::from_value(pod).expect("a pod");
+                assert_eq!(touches(&pod, "a"), count + 1);
+                assert_eq!(touches(&pod, "b"), 0, "another content begins anew");
+                count += 1;
+            }
+        }
+        assert_eq!(count, MOST_TOUCHES);
+        assert!(!may_touch(1, TOUCH_AGAIN));
+    }
 }

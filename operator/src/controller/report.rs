@@ -12,6 +12,7 @@ use serde_json::json;
 use super::answers::{answer, describe};
 use super::{Context, Error, events};
 use crate::apply::{ApplyError, FIELD_MANAGER};
+use crate::observe::ObserveError;
 use crate::plan::{Plan, expiries, given_secrets};
 use crate::status::{Facts, status};
 
@@ -94,7 +95,9 @@ pub(super) async fn tell(context: &Context, pipeline: &IoTPipeline, error: Error
 fn to_tell(error: &Error) -> Option<Facts> {
     let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
     let reason = match error {
-        Error::Apply(ApplyError::NameTaken { .. }) => "NameTaken",
+        Error::Apply(ApplyError::NameTaken { .. }) | Error::Observe(ObserveError::NameTaken(_)) => {
+            "NameTaken"
+        }
         Error::Apply(ApplyError::StillGoing { .. }) => "WaitingForDeletion",
         Error::Apply(_) | Error::Observe(_) => match causes.find_map(answer)?.code {
             403 => "Forbidden",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::iotpipeline::IoTPipeline;
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -25,9 +25,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
+use super::given::Given;
 use crate::cache::{Cache, Cached};
 use crate::metrics::Metrics;
-use crate::plan::given_secrets;
 use crate::resources::names::{INSTANCE, MANAGED};
 
 /// A watch ends by itself after this, and goes on where it was. One that the network has swallowed is
@@ -37,7 +37,7 @@ const WATCH_SECONDS: u32 = 20;
 /// The longest pause before a watch that failed is tried again; kube's own grows to a minute.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How many whole objects are read at once: a page is in memory as a whole.
+/// How many objects are listed at once: a page is in memory as a whole.
 const PAGE: u32 = 100;
 
 /// Where to watch.
@@ -99,22 +99,17 @@ impl Watches {
         self.children()
     }
 
-    /// The Secrets that are not the operator's: users give some of them to pipelines. Their content is not
-    /// asked for; what `kubectl apply` notes of it in an annotation is sent too, and dropped at once.
+    /// The Secrets that are not the operator's: users give some of them to pipelines. Their content is not asked
+    /// for, and of those that nobody gives nothing is kept.
     pub(super) fn foreign_secrets(
         &self,
+        given: Arc<Given>,
     ) -> impl Stream<Item = Watched<PartialObjectMeta<Secret>>> + Send + 'static {
         let config = config().labels(&MANAGED.replace('=', "!="));
         let objects = watcher(self.api::<PartialObjectMeta<Secret>>(), config)
-            .modify(|secret| {
-                let ObjectMeta { name, namespace, resource_version, uid, .. } = secret.metadata.clone();
-                secret.metadata =
-                    ObjectMeta { name, namespace, resource_version, uid, ..ObjectMeta::default() };
-            })
             .touched_objects()
             .backoff(Pauses::default())
-            // A deletion has a resource version of its own, and so passes.
-            .predicate_filter(predicates::resource_version, PredicateConfig::default());
+            .try_filter(move |secret| ready(given.users_of(secret).next().is_some()));
         self.without_errors(objects)
     }
 
@@ -170,7 +165,7 @@ impl Watches {
             + 'static,
     {
         let (api, relist) = (self.api::<K>(), self.relist);
-        let config = config().labels(MANAGED).page_size(PAGE);
+        let config = config().labels(MANAGED);
         let (cache, namespace) = (self.cache.clone(), self.namespace.clone());
         let objects = stream::repeat_with(move || {
             watcher(api.clone(), config.clone()).take_until(Box::pin(sleep(relist)))
@@ -254,7 +249,7 @@ fn cause(error: &watcher::Error) -> String {
 }
 
 fn config() -> watcher::Config {
-    watcher::Config::default().timeout(WATCH_SECONDS)
+    watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE)
 }
 
 /// By label rather than by owner: what is retained has no owner, and pods have their set.
@@ -262,17 +257,4 @@ pub(super) fn pipeline_of<K: Resource>(object: PartialObjectMeta<K>) -> Option<O
     let name = object.labels().get(INSTANCE)?;
     let namespace = object.metadata.namespace.as_deref()?;
     Some(ObjectRef::new(name).within(namespace))
-}
-
-/// The pipelines that a Secret is given to.
-pub(super) fn users_of(
-    pipelines: &Store<IoTPipeline>,
-    secret: &PartialObjectMeta<Secret>,
-) -> Vec<ObjectRef<IoTPipeline>> {
-    let ObjectMeta { name: Some(name), namespace, .. } = &secret.metadata else { return Vec::new() };
-    let is_user = |pipeline: &&Arc<IoTPipeline>| {
-        pipeline.metadata.namespace == *namespace && given_secrets(pipeline).contains(name)
-    };
-    let pipelines = pipelines.state();
-    pipelines.iter().filter(is_user).map(|pipeline| ObjectRef::from_obj(pipeline.as_ref())).collect()
 }

@@ -71,7 +71,7 @@ pub(super) struct Authorization {
     #[serde(default)]
     pub(super) token: String,
     #[serde(default)]
-    pub(super) status: String,
+    status: String,
     #[serde(default)]
     pub(super) description: String,
     #[serde(default)]
@@ -106,10 +106,14 @@ impl Authorization {
         self.created_at.parse().unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
+    pub(super) fn is_active(&self) -> bool {
+        self.status == "active"
+    }
+
     pub(super) fn is_for(&self, right: &Right, bucket: &str) -> bool {
         let [permission] = self.permissions.as_slice() else { return false };
         self.description == right.description
-            && self.status == "active"
+            && self.is_active()
             && permission.action == right.action
             && self.bucket() == Some(bucket)
     }

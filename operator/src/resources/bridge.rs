@@ -5,7 +5,7 @@ use api::bridge_config::{BridgeConfig, DatabaseConfig, MqttConfig, Sharing};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, ContainerPort};
 
-use super::mosquitto::BRIDGE_USER;
+use super::mosquitto::{BRIDGE_USER, DROPPED};
 use super::names::{BRIDGES, Component, POD_INDEX};
 use super::pod::{self, Pod, ProbePort};
 use super::{BridgeObjects, hash, keyed_hash, part_metadata, remembering, secret};
@@ -14,6 +14,9 @@ use crate::plan::{Broker, Database, DatabasePlace, Identity, Plan};
 const USER: i64 = 65532;
 
 const CREDENTIALS: &str = "/etc/iotpipeline-credentials";
+
+/// The secret part of its client id.
+const SESSION: &str = "session";
 
 const BROKER_CA: &str = "broker-ca.crt";
 
@@ -77,9 +80,9 @@ fn service(pipeline: &Identity) -> k8s_openapi::api::core::v1::Service {
 
 fn pod(plan: &Plan, credentials: &[(&str, &str)]) -> Pod {
     let pipeline = &plan.pipeline;
-    // The token is reread with every write, an authority with every connection. A change of the rest restarts the
-    // bridge, which loses nothing.
-    let is_reread = |key: &str| ["token", BROKER_CA, DATABASE_CA].contains(&key);
+    // The token is reread with every write, an authority with every connection, and the session's secret is of use once.
+    // A change of the rest restarts the bridge, which loses nothing.
+    let is_reread = |key: &str| ["token", SESSION, BROKER_CA, DATABASE_CA].contains(&key);
     let others = credentials.iter().filter(|(key, _)| !is_reread(key));
     let restart: Vec<&[u8]> = others.flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]).collect();
     Pod {
@@ -136,6 +139,7 @@ fn credentials(plan: &Plan, token: &str) -> Vec<(&'static str, String)> {
         Broker::Managed(_) => {
             files.push(("username", BRIDGE_USER.to_owned()));
             files.push(("password", plan.bridge_password.clone()));
+            files.push((SESSION, plan.bridge_session.clone()));
         }
         Broker::External(external) => {
             if let Some((username, password)) = &external.login {
@@ -168,6 +172,9 @@ pub fn config(plan: &Plan) -> BridgeConfig {
         mqtt: MqttConfig {
             url: plan.broker.url(names),
             client_id: names.unique(),
+            dropped_topic: matches!(plan.broker, Broker::Managed(_)).then(|| DROPPED.into()),
+            // Whoever else has an account there could take the session away. How others' brokers name it is theirs.
+            secret_client_id_file: external.is_none().then(|| file(SESSION)),
             username_file: login.then(|| file("username")),
             password_file: login.then(|| file("password")),
             ca_file: plan.broker.ca().map(|_| file(BROKER_CA)),

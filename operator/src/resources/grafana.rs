@@ -1,7 +1,7 @@
 //! The dashboard: Grafana, with its data source and its dashboard from files.
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
-use k8s_openapi::api::core::v1::{ConfigMap, Container, ContainerPort, EnvVar};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, ContainerPort, EnvVar, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
@@ -104,6 +104,12 @@ pub fn desired(
             status: None,
         },
     }
+}
+
+/// The token by which a Grafana elsewhere reads the database.
+pub fn token_of_external(plan: &Plan, token: &str) -> Secret {
+    let metadata = part_metadata(&plan.pipeline, Component::Dashboard);
+    remembering(plan, secret(metadata, "Opaque", &[("token", token)]))
 }
 
 const PROVIDER: &str = include_str!("files/provider.yaml");

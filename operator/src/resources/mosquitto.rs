@@ -17,6 +17,9 @@ pub const BRIDGE_USER: &str = "iotpipeline-bridge";
 /// The user of the public image; any image works with it.
 const USER: i64 = 1883;
 
+/// Where mosquitto says how many messages it has dropped. <https://mosquitto.org/man/mosquitto-8.html>
+pub const DROPPED: &str = "$SYS/broker/publish/messages/dropped";
+
 const CONF: &str = include_str!("files/mosquitto.conf");
 
 /// Where the files are mounted.
@@ -124,7 +127,12 @@ fn pod(pipeline: &Identity, broker: &ManagedBroker) -> Pod {
 }
 
 fn conf(broker: &ManagedBroker) -> String {
-    let mut conf = CONF.replace("max_queued_bytes 0", &format!("max_queued_bytes {}", broker.queue_bytes));
+    let mut conf = match broker.queue_bytes {
+        0 => CONF.to_owned(),
+        bytes => CONF
+            .replace("max_queued_messages 4000000", "max_queued_messages 0")
+            .replace("max_queued_bytes 1073741824", &format!("max_queued_bytes {bytes}")),
+    };
     for Listener { port, settings, .. } in listeners(broker) {
         let _ = write!(conf, "\nlistener {port}\n{}", settings.replace("@FILES@", FILES));
     }
@@ -213,6 +221,7 @@ fn acl(plan: &Plan, users: &[User]) -> String {
     for filter in filters {
         let _ = writeln!(lines, "topic read {filter}");
     }
+    let _ = writeln!(lines, "topic read {DROPPED}");
     for own in ["dead-letter", "canary"] {
         let _ = writeln!(lines, "topic write iotpipeline/{}/{own}/#", plan.pipeline.names.pipeline);
     }

@@ -49,6 +49,7 @@ impl Case {
         let credentials = Credentials {
             users: users.map(|user| (user.name.clone(), format!("generated-for-{}", user.name))).collect(),
             bridge: "generated-for-the-bridge".into(),
+            session: "generated-for-the-session".into(),
             database: DatabaseAdmin {
                 password: "generated-for-the-admin".into(),
                 token: "generated-admin-token".into(),

@@ -16,6 +16,7 @@ pub(crate) fn render(desired: &Desired) -> String {
         database,
         bridge,
         dashboard,
+        dashboard_token,
         backups,
         restore,
         surroundings,
@@ -44,6 +45,7 @@ pub(crate) fn render(desired: &Desired) -> String {
     {
         documents.extend([document(secret), document(config_map), document(service), document(deployment)]);
     }
+    documents.extend(dashboard_token.iter().map(document));
     if let Some(BackupObjects { claim, cron_job, job }) = backups.wanted() {
         documents.extend(claim.iter().map(document));
         documents.extend(cron_job.iter().map(document));

@@ -212,30 +212,6 @@ fn channel(file: &str) -> Option<&str> {
     value.trim_start().strip_prefix('=').map(|value| value.trim().trim_matches('"'))
 }
 
-/// Compiles a program of a module of its own, if it isn't there yet.
-pub(super) fn compile_module(
-    module: &Path,
-    package: &str,
-    program: &Path,
-    linker_flags: &str,
-    log: &Log,
-) -> Result<Outcome> {
-    if program.exists() {
-        return Ok(Outcome::Unchanged(String::new()));
-    }
-    require_go()?;
-    let folder = program.parent().ok_or("a program without a folder")?;
-    let unfinished = folder.join("unfinished");
-    empty_folder(&unfinished)?;
-    let file = unfinished.join("program");
-    let mut build = go(module);
-    build.env("CGO_ENABLED", "0").args(["build", "-v", "-trimpath", "-ldflags", linker_flags, "-o"]);
-    log.run(build.arg(&file).arg(package))?;
-    std::fs::rename(file, program)?;
-    std::fs::remove_dir(&unfinished)?;
-    Ok(Outcome::Done(program.display().to_string()))
-}
-
 /// Go in a module's folder. Versions are what go.sum says; the checkout's state is nobody's business.
 pub(super) fn go(module: &Path) -> Command {
     let mut command = Command::new("go");

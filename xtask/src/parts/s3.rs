@@ -1,12 +1,10 @@
 //! A server that speaks S3, from its Go module: what backups are tested with. It keeps objects as files.
 
-use std::path::PathBuf;
 use std::process::Command;
 
-use super::go::compile_module;
+use super::module::Module;
 use crate::Result;
 use crate::context::Context;
-use crate::hash::Key;
 use crate::paths::Paths;
 use crate::process::Log;
 use crate::progress::{Lock, Outcome, Step};
@@ -18,26 +16,24 @@ pub(crate) const STEP: Step = Step {
     work: build,
 };
 
-const PACKAGE: &str = "github.com/versity/versitygw/cmd/versitygw";
-
-const LINKER_FLAGS: &str = "-s -w";
-
-fn module(paths: &Paths) -> PathBuf {
-    paths.recipes().join("s3")
-}
-
-fn program(paths: &Paths) -> Result<PathBuf> {
-    let key = Key::new("versitygw", 1).tree(&module(paths), &[])?.text(LINKER_FLAGS).finish();
-    Ok(paths.cache.join("programs").join(format!("versitygw-{key}")).join("versitygw"))
-}
-
-fn build(context: &mut Context, log: &Log) -> Result<Outcome> {
-    let paths = &context.paths;
-    compile_module(&module(paths), PACKAGE, &program(paths)?, LINKER_FLAGS, log)
+fn module() -> Module {
+    Module {
+        name: "versitygw",
+        folder: "e2e/cluster/s3",
+        package: "github.com/versity/versitygw/cmd/versitygw",
+        linker_flags: "-s -w".into(),
+    }
 }
 
 /// Tells a test of `e2e` where it is.
 pub(crate) fn tell(paths: &Paths, command: &mut Command) -> Result<()> {
-    command.env("IOTPIPELINE_S3_BIN", program(paths)?);
+    command.env("IOTPIPELINE_S3_BIN", module().program(paths)?);
     Ok(())
+}
+
+fn build(context: &mut Context, log: &Log) -> Result<Outcome> {
+    Ok(match module().build(&context.paths, log)? {
+        false => Outcome::Unchanged(String::new()),
+        true => Outcome::Done(String::new()),
+    })
 }

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::go::compile_module;
+use super::module::Module;
 use crate::Result;
 use crate::context::Context;
-use crate::hash::Key;
 use crate::paths::Paths;
 use crate::process::Log;
 use crate::progress::{Lock, Outcome, Step};
@@ -20,30 +19,22 @@ pub(crate) const STEP: Step = Step {
 /// As in its module's go.mod.
 const VERSION: &str = "1.37.2";
 
-/// As its makers build it: optimised, and without what is for a debugger.
-fn linker_flags() -> String {
-    format!("-s -w -X github.com/influxdata/telegraf/internal.Version={VERSION}")
+/// Linked as its makers do it: without what is for a debugger.
+fn module() -> Module {
+    let linker_flags = format!("-s -w -X github.com/influxdata/telegraf/internal.Version={VERSION}");
+    Module { name: "telegraf", folder: "e2e/bench/telegraf", package: ".", linker_flags }
 }
 
-/// The files that decide on the program. Its configuration, in the same folder, does not.
-const SOURCES: [&str; 3] = ["go.mod", "go.sum", "main.go"];
-
-fn module(paths: &Paths) -> PathBuf {
-    paths.root.join("e2e/bench/telegraf")
-}
-
-/// Where the program is; the name is a hash of what decides on its content.
+/// Where the program is.
 pub(crate) fn program(paths: &Paths) -> Result<PathBuf> {
-    let mut key = Key::new("telegraf", 1).text(&linker_flags());
-    for file in SOURCES {
-        key = key.file(&module(paths).join(file))?;
-    }
-    Ok(paths.cache.join("programs").join(format!("telegraf-{}", key.finish())).join("telegraf"))
+    module().program(paths)
 }
 
 fn build(context: &mut Context, log: &Log) -> Result<Outcome> {
-    let paths = &context.paths;
-    compile_module(&module(paths), ".", &program(paths)?, &linker_flags(), log)
+    Ok(match module().build(&context.paths, log)? {
+        false => Outcome::Unchanged(String::new()),
+        true => Outcome::Done(format!("Telegraf {VERSION}")),
+    })
 }
 
 #[cfg(test)]

@@ -42,13 +42,26 @@ async fn measure(plan: &Plan, file: Option<PathBuf>) -> Result<()> {
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(Plan, Option<PathBuf>)> {
-    let mut plan =
-        Plan { pipelines: 1_000, settle: Duration::from_secs(600), edits: 100, foreign: 30_000, floor: true };
+    let mut plan = Plan {
+        pipelines: 1_000,
+        settle: Duration::from_secs(600),
+        edits: 100,
+        foreign: 30_000,
+        floor: true,
+        anchor: true,
+    };
     let mut file = None;
     while let Some(argument) = arguments.next() {
-        if argument == "--no-floor" {
-            plan.floor = false;
-            continue;
+        match argument.as_str() {
+            "--no-floor" => {
+                plan.floor = false;
+                continue;
+            }
+            "--no-anchor" => {
+                plan.anchor = false;
+                continue;
+            }
+            _ => {}
         }
         let value = arguments.next().with_context(|| format!("{argument} needs a value"))?;
         let number = || value.parse::<usize>().with_context(|| format!("{argument} {value}: not a number"));
@@ -59,7 +72,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(Plan, Option<Pa
             "--foreign" => plan.foreign = number()?,
             "--file" => file = Some(value.into()),
             other => bail!(
-                "no such option: {other}; there are --pipelines N, --settle SECONDS, --edits N, --foreign N, --no-floor and --file FILE"
+                "no such option: {other}; there are --pipelines N, --settle SECONDS, --edits N, --foreign N, --no-floor, --no-anchor and --file FILE"
             ),
         }
     }
@@ -75,8 +88,9 @@ mod tests {
     fn what_is_measured_can_be_chosen() {
         let parsed = |line: &str| parse(line.split_whitespace().map(str::to_owned)).ok();
         let (plan, file) =
-            parsed("--pipelines 3000 --settle 30 --no-floor --file x.json").expect("arguments");
-        assert_eq!((plan.pipelines, plan.settle, plan.floor), (3_000, Duration::from_secs(30), false));
+            parsed("--pipelines 3000 --settle 30 --no-floor --no-anchor --file x.json").expect("arguments");
+        assert_eq!((plan.pipelines, plan.settle), (3_000, Duration::from_secs(30)));
+        assert_eq!((plan.floor, plan.anchor), (false, false));
         assert_eq!(file, Some("x.json".into()));
         for wrong in ["--pipelines", "--pipelines 0", "--settle soon", "--speed 1"] {
             assert!(parsed(wrong).is_none(), "{wrong}");

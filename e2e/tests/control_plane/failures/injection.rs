@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use axum::http::StatusCode;
 use iotpipeline_e2e::control_plane::apply;
 use iotpipeline_e2e::stage::{Stage, Words, event};
@@ -46,6 +46,8 @@ pub(super) enum Injection {
     Expiry,
     /// A Service of this name is somebody else's, when the spec comes to need it.
     Taken(&'static str, Value),
+    /// The same of a Secret.
+    TakenSecret(&'static str, Value),
     /// The spec becomes this.
     Spec(Value),
 }
@@ -104,6 +106,12 @@ impl Injection {
                 scene.api().create(&PostParams::default(), &service).await?;
                 apply(client, pipeline(namespace, spec)).await?;
             }
+            Self::TakenSecret(name, spec) => {
+                let secret = json!({"metadata": {"name": name}, "stringData": {"token": "theirs", "password": "theirs"}});
+                let secret: Secret = serde_json::from_value(secret)?;
+                scene.api().create(&PostParams::default(), &secret).await?;
+                apply(client, pipeline(namespace, spec)).await?;
+            }
             Self::Spec(bad) => drop(apply(client, pipeline(namespace, bad)).await?),
         }
         Ok(start)
@@ -137,6 +145,15 @@ impl Injection {
             Self::Expiry => scene.give(certificate(namespace)).await,
             Self::Taken(name, _) => {
                 scene.api::<Service>().delete(name, &DeleteParams::default()).await?;
+                Ok(())
+            }
+            Self::TakenSecret(name, _) => {
+                let secret = scene.api::<Secret>().get(name).await?;
+                let is_theirs =
+                    secret.data.as_ref().is_some_and(|data| data.len() == 2 && data["token"].0 == b"theirs");
+                let is_free = secret.metadata.owner_references.is_none() && secret.metadata.labels.is_none();
+                ensure!(is_theirs && is_free, "it was taken over: {:?}", secret.metadata);
+                scene.api::<Secret>().delete(name, &DeleteParams::default()).await?;
                 Ok(())
             }
             Self::Spec(_) => apply(client, pipeline(namespace, spec)).await.map(drop),

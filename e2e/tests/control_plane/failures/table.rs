@@ -9,7 +9,9 @@ use api::bridge_status::{BridgeStatus, Side};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::injection::Injection::{Claim, Expiry, Host, Pod, PodEvent, Quota, Says, Secret, Spec, Taken};
+use super::injection::Injection::{
+    Claim, Expiry, Host, Pod, PodEvent, Quota, Says, Secret, Spec, Taken, TakenSecret,
+};
 use super::injection::{Injection, certificate, unscheduled};
 
 /// One of them.
@@ -215,7 +217,8 @@ fn refusals() -> Vec<Failure> {
             outside(),
             Secret(token, Some(no_token)),
         ),
-        failure("a name is somebody else's", "NameTaken", without, Taken("lab-dashboard", spec())),
+        failure("a name is somebody else's", "NameTaken", without.clone(), Taken("lab-dashboard", spec())),
+        failure("a Secret is somebody else's", "NameTaken", without, TakenSecret("lab-dashboard", spec())),
         failure("a route names a tag twice", "InvalidSpec", spec(), Spec(twice)),
     ]
 }
@@ -258,7 +261,29 @@ fn words() -> Vec<Failure> {
             database(status, "Unavailable", "the database is not available: read-only file system");
         }),
         one("the database hangs", "DatabaseUnresponsive", |status| {
-            database(status, "Unresponsive", "the database has not answered for 4 s");
+            database(status, "Unresponsive", "the database has not answered for 2 s");
+        }),
+        one("the database's bucket is deleted", "DatabaseNotFound", |status| {
+            database(
+                status,
+                "NotFound",
+                "the organization or the bucket does not exist: bucket \"metrics\" not found",
+            );
+        }),
+        one("the database is asked too much", "DatabaseTooManyRequests", |status| {
+            let message =
+                "the database asks for fewer writes: limit exceeded; it asks to be left alone for 60 s";
+            database(status, "TooManyRequests", message);
+        }),
+        one("the database answers no write", "DatabaseTimeout", |status| {
+            database(status, "Timeout", "the database did not answer within 30 s");
+        }),
+        one("the database refuses each request", "DatabaseBadRequest", |status| {
+            database(
+                status,
+                "BadRequest",
+                "the database refuses a write without points: org name or id required",
+            );
         }),
         one("both sides answer and nothing crosses", "BridgeNotCrossing", |status| {
             status.crossing =
@@ -274,6 +299,9 @@ fn words() -> Vec<Failure> {
         works("dead letters", "BridgeDeadLetters", |status| {
             status.crossing =
                 Some(side(true, "DeadLetters", "messages are refused, the last by the route r"));
+        }),
+        works("the broker drops messages", "BridgeBrokerDropped", |status| {
+            status.crossing = Some(side(true, "BrokerDropped", "the broker has dropped 7 messages"));
         }),
         failure("the Grafana outside revokes the token", "DashboardNotAuthorized", outside(), {
             Host(GRAFANA, StatusCode::UNAUTHORIZED, "Invalid API key")
