@@ -1,5 +1,7 @@
 //! What the API server says of a part's pods: ready, or why not, in words that a user can act on.
 
+mod backup;
+
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, PersistentVolumeClaim, Pod};
@@ -8,6 +10,8 @@ use kube::{Resource, ResourceExt};
 use crate::observe::Children;
 use crate::resources::names::{COMPONENT, Component};
 use crate::status::Part;
+
+pub use backup::{has_ended, of_backups, of_restore};
 
 /// A part that runs as a set.
 pub fn of_stateful_set(component: Component, set: Option<&StatefulSet>, children: &Children) -> Part {

@@ -140,6 +140,7 @@ fn wanted(known: Tokens) -> Wanted<'static> {
         organization: "lab",
         bucket: "mesure",
         retention_seconds: 3600,
+        is_restored: false,
         has_dashboard: true,
         known,
         rotated: Tokens::default(),
@@ -302,6 +303,33 @@ async fn a_token_that_is_replaced_holds_for_ten_minutes_more() {
             .collect();
         assert_eq!(left, [first.dashboard, second.tokens.bridge]);
     }
+}
+
+#[tokio::test]
+async fn what_is_to_be_restored_gets_no_bucket_and_no_token_before() {
+    let (fake, url) = start(Fake::default()).await;
+    let database = database(&url, "admin-token");
+    let restored = Wanted { is_restored: true, ..wanted(Tokens::default()) };
+    let first = database.set_up(&restored).await.expect("it answers");
+    assert!(first.waits_for_restore && first.tokens == Tokens::default());
+    assert!(database.set_up(&restored).await.expect("it answers").waits_for_restore);
+    {
+        let mut fake = fake.lock().expect("nobody panicked");
+        assert_eq!((fake.bucket.as_str(), fake.made), ("iotpipeline_restoring", 0));
+        // The Job is done.
+        fake.bucket = "mesure".into();
+    }
+    let after = database.set_up(&restored).await.expect("it answers");
+    assert!(!after.waits_for_restore && after.tokens.bridge.is_some());
+}
+
+#[tokio::test]
+async fn a_database_that_has_its_bucket_is_not_restored() {
+    let (_, url) = start(Fake::default()).await;
+    let database = database(&url, "admin-token");
+    let first = database.set_up(&wanted(Tokens::default())).await.expect("it answers");
+    let restored = Wanted { is_restored: true, ..wanted(first.tokens) };
+    assert!(!database.set_up(&restored).await.expect("it answers").waits_for_restore);
 }
 
 #[tokio::test]

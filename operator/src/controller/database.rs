@@ -1,15 +1,17 @@
 //! The step between the plan and the objects: what the database lets the other parts do.
 
 use api::iotpipeline::IoTPipeline;
+use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 
 use super::{Context, events};
 use crate::http::{self, ApiError};
 use crate::influxdb::{InfluxDb, Wanted};
-use crate::observe::Observed;
+use crate::observe::{Children, Observed};
 use crate::plan::{DatabasePlace, ExternalDatabase, ManagedDatabase, Plan};
 use crate::resources::Tokens;
-use crate::resources::names::Component;
+use crate::resources::backup::restore_name;
+use crate::resources::names::{COMPONENT, Component};
 use crate::status::Part;
 use crate::workload;
 
@@ -17,6 +19,21 @@ use crate::workload;
 pub(super) struct Access {
     pub(super) tokens: Tokens,
     pub(super) part: Part,
+    /// Whether it waits for a backup to be restored, as far as that is known.
+    waits_for_restore: Option<bool>,
+}
+
+impl Access {
+    fn new(tokens: Tokens, part: Part) -> Self {
+        Self { tokens, part, waits_for_restore: None }
+    }
+
+    /// Whether a backup is to be restored. While the database doesn't say, what has begun goes on.
+    pub(super) fn is_restored(&self, children: &Children) -> bool {
+        let is_restore =
+            |job: &Job| job.labels().get(COMPONENT).is_some_and(|label| label == Component::Restore.as_str());
+        self.waits_for_restore.unwrap_or_else(|| children.jobs.iter().any(is_restore))
+    }
 }
 
 pub(super) async fn access(
@@ -27,14 +44,14 @@ pub(super) async fn access(
 ) -> Access {
     if plan.sleep.database {
         let part = Part::not_ready("Hibernated", "not asked while the pipeline hibernates");
-        return Access { tokens: known(observed), part };
+        return Access::new(known(observed), part);
     }
     match &plan.database.place {
         DatabasePlace::Managed(database) => managed(context, pipeline, plan, database, observed).await,
         DatabasePlace::External(database) => {
             let tokens =
                 Tokens { bridge: Some(database.token.clone()), dashboard: Some(database.read_token.clone()) };
-            Access { tokens, part: external(context, plan, database).await }
+            Access::new(tokens, external(context, plan, database).await)
         }
     }
 }
@@ -61,15 +78,15 @@ async fn managed(
     let set = observed.children.stateful_sets.iter().find(|set| set.name_any() == name);
     let part = workload::of_stateful_set(Component::Database, set, &observed.children);
     if !part.ready {
-        return Access { tokens: known, part };
+        return Access::new(known, part);
     }
     if !observed.credentials.database.kept {
         let part = Part::not_ready("Creating", "storing the administrator's credentials");
-        return Access { tokens: known, part };
+        return Access::new(known, part);
     }
     let http = match client(context, plan) {
         Ok(http) => http,
-        Err(part) => return Access { tokens: known, part },
+        Err(part) => return Access::new(known, part),
     };
     let influxdb = InfluxDb::new(http, &plan.database.url(&plan.pipeline.names), &database.admin_token);
     let wanted = Wanted::of(plan, database, known.clone(), observed.now);
@@ -78,7 +95,13 @@ async fn managed(
             if !set_up.changes.is_empty() {
                 events::database_changed(context, pipeline, &set_up.changes).await;
             }
-            Access { tokens: set_up.tokens, part: Part::ready("running and set up") }
+            if let (true, Some(restore)) = (set_up.waits_for_restore, &plan.restore) {
+                let job = restore_name(plan, restore);
+                let part = workload::of_restore(&job, &observed.children);
+                return Access { waits_for_restore: Some(true), ..Access::new(Tokens::default(), part) };
+            }
+            let part = Part::ready("running and set up");
+            Access { waits_for_restore: Some(false), ..Access::new(set_up.tokens, part) }
         }
         Err(error) => {
             let mut message = error.to_string();
@@ -87,7 +110,7 @@ async fn managed(
                     "; the volume was set up with another token than the Secret {name} has: restore that Secret, or delete the volume data-{name}-0 to start anew"
                 ));
             }
-            Access { tokens: known, part: Part::not_ready(error.reason(), message) }
+            Access::new(known, Part::not_ready(error.reason(), message))
         }
     }
 }
