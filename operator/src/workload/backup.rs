@@ -6,7 +6,7 @@ use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 use kube::ResourceExt;
 
-use super::{pods_of, trouble};
+use super::{pod_refused, pods_of, trouble, warning};
 use crate::backup::Report;
 use crate::observe::Children;
 use crate::resources::names::{COMPONENT, Component};
@@ -35,10 +35,12 @@ pub fn of_backups(children: &Children) -> Backup {
         let Report { name, .. } = serde_json::from_str(end.message.as_deref()?).ok()?;
         Some(BackupStatus { name, time: format!("{:.0}", when(end)?) })
     });
-    let mut running = pods_of(component, pods).filter(|pod| !has_ended(pod));
-    let stuck = running.find_map(|pod| trouble(component, pod, children));
+    let is_explained = |failure: &&JobCondition| {
+        failure.reason.as_deref() == Some("BackoffLimitExceeded")
+            && last.is_some_and(|end| end.exit_code != 0)
+    };
     let gave_up = failures(component, children)
-        .filter(|failure| failed_at(failure) > last.and_then(when))
+        .filter(|failure| failed_at(failure) > last.and_then(when) && !is_explained(failure))
         .max_by_key(|failure| failed_at(failure));
     let last = match (gave_up, last) {
         (Some(failure), _) => {
@@ -51,7 +53,7 @@ pub fn of_backups(children: &Children) -> Backup {
         (None, Some(end)) => Some(Part::not_ready("BackupFailed", words(end))),
         (None, None) => None,
     };
-    Backup { last: stuck.or(last), made }
+    Backup { last: stuck(component, children).or(last), made }
 }
 
 /// How the restore of this name goes.
@@ -69,9 +71,7 @@ pub fn of_restore(job: &str, children: &Children) -> Part {
             ),
         );
     }
-    let mut running = pods_of(component, pods).filter(|pod| !has_ended(pod));
-    let stuck = running.find_map(|pod| trouble(component, pod, children));
-    let message = match (stuck, last) {
+    let message = match (stuck(component, children), last) {
         (Some(stuck), _) => stuck.message,
         (None, Some(why)) => format!("the Job {job} tries again, after: {why}"),
         (None, None) => format!("the Job {job} restores the bucket; nothing is stored before it has"),
@@ -79,13 +79,36 @@ pub fn of_restore(job: &str, children: &Children) -> Part {
     Part::not_ready("Restoring", message)
 }
 
-fn failures(component: Component, children: &Children) -> impl Iterator<Item = &JobCondition> {
+/// What keeps a pod from its work, or from being there.
+fn stuck(component: Component, children: &Children) -> Option<Part> {
+    let mut running = pods_of(component, &children.pods).filter(|pod| !has_ended(pod));
+    running.find_map(|pod| trouble(component, pod, children)).or_else(|| {
+        let refused = jobs_of(component, children).filter(|job| lacks_pods(job));
+        let mut events = refused.filter_map(|job| warning(job, children)?.message.as_deref());
+        events.next().map(|message| pod_refused(component, message))
+    })
+}
+
+/// Whether a Job is at work and has no pod, which it may not be allowed to make.
+pub(super) fn lacks_pods(job: &Job) -> bool {
+    let Some(status) = &job.status else { return false };
+    let has_ended = |condition: &JobCondition| {
+        matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True"
+    };
+    let is_over = status.conditions.iter().flatten().any(has_ended);
+    status.start_time.is_some() && status.active.unwrap_or(0) == 0 && !is_over
+}
+
+fn jobs_of(component: Component, children: &Children) -> impl Iterator<Item = &Job> {
     let is_its = move |job: &&Job| {
         let is_going = job.metadata.deletion_timestamp.is_some();
         !is_going && job.labels().get(COMPONENT).is_some_and(|label| label == component.as_str())
     };
-    let conditions =
-        children.jobs.iter().filter(is_its).filter_map(|job| job.status.as_ref()?.conditions.as_ref());
+    children.jobs.iter().filter(is_its)
+}
+
+fn failures(component: Component, children: &Children) -> impl Iterator<Item = &JobCondition> {
+    let conditions = jobs_of(component, children).filter_map(|job| job.status.as_ref()?.conditions.as_ref());
     conditions.flatten().filter(|condition| condition.type_ == "Failed" && condition.status == "True")
 }
 
@@ -127,10 +150,14 @@ mod tests {
     }
 
     fn failed(component: &str, at: &str) -> Job {
+        ended_job(component, at, "DeadlineExceeded", "it took too long")
+    }
+
+    fn ended_job(component: &str, at: &str, reason: &str, message: &str) -> Job {
         serde_json::from_value(json!({
             "metadata": {"name": "j", "labels": {COMPONENT: component}},
-            "status": {"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded",
-                "message": "it took too long", "lastTransitionTime": format!("2026-01-01T{at}:00Z")}]},
+            "status": {"conditions": [{"type": "Failed", "status": "True", "reason": reason,
+                "message": message, "lastTransitionTime": format!("2026-01-01T{at}:00Z")}]},
         }))
         .expect("a Job")
     }
@@ -157,6 +184,18 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_gave_up_is_told_in_the_words_of_its_last_pod() {
+        let gave_up = || ended_job("backup", "02:01", "BackoffLimitExceeded", "reached the limit");
+        let mut children = Children { jobs: vec![gave_up()], ..Children::default() };
+        let told = |children: &Children| of_backups(children).last.map(|part| part.message);
+        assert_eq!(told(&children), Some("reached the limit".into()), "its pods have gone");
+        children.pods = vec![done("backup", 1, "02:00", "no room")];
+        assert_eq!(told(&children), Some("no room".into()));
+        children.pods = vec![done("backup", 0, "01:00", COMPLETE)];
+        assert_eq!(told(&children), Some("reached the limit".into()), "the pod is another Job's");
+    }
+
+    #[test]
     fn a_backup_that_can_t_start_is_told() {
         let waiting = json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}});
         let children = Children {
@@ -164,6 +203,29 @@ mod tests {
             ..Children::default()
         };
         assert_eq!(of_backups(&children).last.map(|part| part.reason), Some("ImagePullBackOff".into()));
+    }
+
+    #[test]
+    fn a_job_that_may_make_no_pod_is_told_until_it_has_one() {
+        let mut job: Job = serde_json::from_value(json!({
+            "metadata": {"name": "j", "uid": "u", "labels": {COMPONENT: "backup"}},
+            "status": {"startTime": "2026-01-01T03:00:00Z"},
+        }))
+        .expect("a Job");
+        let event = serde_json::from_value(json!({
+            "metadata": {"name": "e"}, "involvedObject": {"uid": "u"}, "reason": "FailedCreate",
+            "message": "pods \"j-\" is forbidden: exceeded quota: small", "lastTimestamp": "2026-01-01T03:00:01Z",
+        }))
+        .expect("an event");
+        let mut children = Children { jobs: vec![job.clone()], events: vec![event], ..Children::default() };
+        assert_eq!(super::super::unexplained(&children), [("Job", "j".to_owned(), "u".to_owned())]);
+        let told = of_backups(&children).last.expect("it is told");
+        assert_eq!(told.reason, "PodRefused");
+        assert!(told.message.ends_with("exceeded quota: small: raise the quota"), "{}", told.message);
+        job.status.get_or_insert_default().active = Some(1);
+        children.jobs = vec![job];
+        assert_eq!(of_backups(&children).last, None);
+        assert!(super::super::unexplained(&children).is_empty());
     }
 
     #[test]
