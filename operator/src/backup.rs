@@ -28,6 +28,9 @@ use store::Store;
 /// The bucket that is restored into, until all of it is there.
 pub const RESTORING: &str = "iotpipeline_restoring";
 
+/// What a restored bucket's description begins with; the backup's name follows.
+pub const RESTORED: &str = "restored from the backup ";
+
 /// An incomplete backup that is older is nobody's any more: a Job may take half of this.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -87,40 +90,48 @@ pub async fn backup(arguments: &Arguments, keep: usize) -> anyhow::Result<Report
         store.put(&file, serde_json::to_vec(&manifest)?.into()).await?;
         let report = Report { name, bytes: manifest.bytes() };
         tracing::info!(backup = report.name, bytes = report.bytes, "complete");
-        prune(&store, keep, now).await.context("the backup is complete, but remove old ones")?;
+        prune(&store, keep, &report.name, now)
+            .await
+            .context("the backup is complete, but remove old ones")?;
         Ok(report)
     })
     .await
 }
 
-/// Makes the bucket what it was in a backup. One that exists already is left as it is.
+/// Makes the bucket what it was in a backup.
 ///
 /// # Errors
-/// If there is no such backup, or it is damaged, or the database refuses. The bucket doesn't exist then.
+/// If there is no such backup, or it is damaged, or the database refuses: the bucket doesn't exist then. If it existed
+/// before: it is left as it is.
 pub async fn restore(arguments: &Arguments, backup: Option<&str>) -> anyhow::Result<Report> {
     tell(arguments, async {
         let (source, store) = open(arguments)?;
         let (name, manifest) = find(&store, backup).await?;
         let report = Report { name, bytes: manifest.bytes() };
         let organization = source.organization(&arguments.organization).await?;
-        if source.bucket(&organization, &arguments.bucket).await?.is_some() {
-            tracing::info!(bucket = arguments.bucket, "it exists already: nothing is restored");
+        let description = format!("{RESTORED}{}", report.name);
+        if let Some(there) = source.bucket(&organization, &arguments.bucket).await? {
+            // One that died after its last step comes again.
+            ensure!(
+                there.description == description,
+                "the bucket {} exists already, and a restore overwrites nothing",
+                arguments.bucket
+            );
             return Ok(report);
         }
         if let Some(unfinished) = source.bucket(&organization, RESTORING).await? {
-            source.delete_bucket(&unfinished).await?;
+            source.delete_bucket(&unfinished.id).await?;
         }
         let place = (organization.as_str(), arguments.organization.as_str(), RESTORING);
         let restored = source.create(&manifest.bucket, place).await?;
         for shard in &manifest.shards {
             let to = restored.shard(shard.id)?;
-            let file = |number| format!("{}/{}", report.name, manifest::piece(shard.id, number));
             source
-                .fill(to, shard, &store, file)
+                .fill(to, shard, &store, &report.name)
                 .await
                 .with_context(|| format!("restore shard {}", shard.id))?;
         }
-        source.rename_bucket(&restored.id, &arguments.bucket).await?;
+        source.name_bucket(&restored.id, &arguments.bucket, &description).await?;
         tracing::info!(backup = report.name, bytes = report.bytes, "restored");
         Ok(report)
     })
@@ -157,9 +168,9 @@ async fn save(source: &Source, store: &Store, backup: &str, id: u64) -> anyhow::
     let Some(mut copy) = source.read(id).await? else { return Ok(None) };
     let mut pieces = Vec::new();
     while let Some(content) = copy.piece().await? {
-        let file = manifest::piece(id, pieces.len());
-        pieces.push(manifest::Piece::of(&content));
-        store.put(&format!("{backup}/{file}"), content).await?;
+        let piece = manifest::Piece::of(&content);
+        store.put(&format!("{backup}/{}", piece.file(id, pieces.len())), content).await?;
+        pieces.push(piece);
     }
     Ok(Some(Shard { id, pieces }))
 }
@@ -179,11 +190,12 @@ async fn find(store: &Store, wanted: Option<&str>) -> anyhow::Result<(String, Ma
     Ok((name.clone(), manifest))
 }
 
-/// Removes all but the newest `keep`, and what was never finished.
-async fn prune(store: &Store, keep: usize, now: Timestamp) -> anyhow::Result<()> {
+/// Removes all but the newest `keep`, and what was never finished; never what was just made, which is not the newest
+/// where clocks differ.
+async fn prune(store: &Store, keep: usize, made: &str, now: Timestamp) -> anyhow::Result<()> {
     let abandoned = now.checked_sub(ABANDONED)?.strftime(manifest::NAME).to_string();
     let found = manifest::group(store.list("").await?);
-    for backup in manifest::expired(&found, keep, &abandoned) {
+    for backup in manifest::expired(&found, keep, &abandoned).into_iter().filter(|old| old.name != made) {
         tracing::info!(backup = backup.name, "removing it");
         // The manifest first: what is half removed is no backup.
         let (manifests, pieces): (Vec<_>, Vec<_>) =

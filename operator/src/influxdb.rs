@@ -7,7 +7,7 @@ use reqwest::{Client, Method};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::backup::RESTORING;
+use crate::backup::{RESTORED, RESTORING};
 use crate::http::{self, ApiError, absent};
 use crate::plan::{ManagedDatabase, Plan};
 use crate::resources::Tokens;
@@ -90,6 +90,8 @@ pub struct SetUp {
     pub tokens: Tokens,
     /// There is no bucket, and no token, before one has been restored.
     pub waits_for_restore: bool,
+    /// The backup that the bucket began with, if it was restored.
+    pub restored: Option<String>,
     /// What had to be changed, for an event.
     pub changes: Vec<&'static str>,
 }
@@ -160,7 +162,8 @@ impl InfluxDb {
                 self.revoke(authorization).await?;
             }
         }
-        Ok(SetUp { tokens, changes, waits_for_restore: false })
+        let restored = bucket.description.strip_prefix(RESTORED).map(Into::into);
+        Ok(SetUp { tokens, waits_for_restore: false, restored, changes })
     }
 
     /// Whether an external database takes points with this token: an empty write.

@@ -72,6 +72,12 @@ impl Piece {
         Self { size: content.len() as u64, sha256: hash(&[content]) }
     }
 
+    /// Its file, by the number of the piece in its shard. What two backups of one second write is not mixed up, since
+    /// the content is in the name too.
+    pub(super) fn file(&self, shard: u64, number: usize) -> String {
+        format!("shard-{shard}.{number:06}.{}", &self.sha256[..16])
+    }
+
     /// The content, if it is what was saved.
     pub(super) fn checked(&self, file: &str, content: Bytes) -> anyhow::Result<Bytes> {
         ensure!(*self == Self::of(&content), "the file {file} is damaged: restore another backup");
@@ -83,11 +89,6 @@ impl Found {
     pub(super) fn is_complete(&self) -> bool {
         self.files.iter().any(|file| file == FILE)
     }
-}
-
-/// The file of a shard's piece.
-pub(super) fn piece(shard: u64, number: usize) -> String {
-    format!("shard-{shard}.{number:06}")
 }
 
 /// The ids of all shards in InfluxDB's description of a bucket.
@@ -141,7 +142,7 @@ mod tests {
     #[test]
     fn the_newest_complete_backups_are_kept_and_what_was_abandoned_goes() {
         let files = |complete: &[&str]| {
-            let pieces = NAMES.iter().map(|name| format!("{name}/{}", piece(1, 0)));
+            let pieces = NAMES.iter().map(|name| format!("{name}/{}", Piece::of(b"x").file(1, 0)));
             let others = ["lost+found/x".to_owned(), "readme".to_owned()];
             pieces.chain(complete.iter().map(|name| format!("{name}/{FILE}"))).chain(others).collect()
         };

@@ -43,6 +43,20 @@ pub(super) struct Copy {
 /// So many zeros end a tar file.
 const END: usize = 1024;
 
+/// A bucket that is there.
+#[derive(Deserialize)]
+pub(super) struct Found {
+    pub(super) id: String,
+    #[serde(default)]
+    pub(super) description: String,
+}
+
+#[derive(Deserialize)]
+struct Buckets {
+    #[serde(default)]
+    buckets: Vec<Found>,
+}
+
 /// A bucket that was made for a restore.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -105,15 +119,15 @@ impl Source {
         id.map(str::to_owned).with_context(|| format!("the database has no organization {name}"))
     }
 
-    pub(super) async fn bucket(&self, organization: &str, name: &str) -> anyhow::Result<Option<String>> {
+    pub(super) async fn bucket(&self, organization: &str, name: &str) -> anyhow::Result<Option<Found>> {
         let request =
             self.request(Method::GET, "/api/v2/buckets").query(&[("orgID", organization), ("name", name)]);
         let answer = request.send().await.map_err(reqwest::Error::without_url)?;
         if answer.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        let found: Value = parsed("the buckets", good("the buckets", answer).await?).await?;
-        Ok(found["buckets"][0]["id"].as_str().map(str::to_owned))
+        let found: Buckets = parsed("the buckets", good("the buckets", answer).await?).await?;
+        Ok(found.buckets.into_iter().next())
     }
 
     pub(super) async fn delete_bucket(&self, id: &str) -> anyhow::Result<()> {
@@ -121,9 +135,11 @@ impl Source {
         self.good("the end of an unfinished restore", request).await.map(|_| ())
     }
 
-    pub(super) async fn rename_bucket(&self, id: &str, name: &str) -> anyhow::Result<()> {
+    /// Gives the bucket its name and its description at once.
+    pub(super) async fn name_bucket(&self, id: &str, name: &str, description: &str) -> anyhow::Result<()> {
         let request = self.request(Method::PATCH, &format!("/api/v2/buckets/{id}"));
-        self.good("the bucket's name", request.json(&json!({"name": name}))).await.map(|_| ())
+        let change = json!({"name": name, "description": description});
+        self.good("the bucket's name", request.json(&change)).await.map(|_| ())
     }
 
     /// Makes a bucket with all shards of another, empty as yet: organization, its name, and the bucket's name. Its
@@ -150,14 +166,14 @@ impl Source {
         to: u64,
         shard: &Shard,
         store: &Store,
-        file: impl Fn(usize) -> String,
+        backup: &str,
     ) -> anyhow::Result<()> {
         let (pieces, received) = mpsc::channel(1);
         let request = self.request(Method::POST, &format!("/api/v2/restore/shards/{to}"));
         let request = request.body(reqwest::Body::wrap(Pieces(received)));
         let send = async {
             for (number, piece) in shard.pieces.iter().enumerate() {
-                let name = file(number);
+                let name = format!("{backup}/{}", piece.file(shard.id, number));
                 let content = store.get(&name).await.and_then(|content| piece.checked(&name, content));
                 match content {
                     Ok(content) => {

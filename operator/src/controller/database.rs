@@ -8,7 +8,7 @@ use super::{Context, events};
 use crate::http::{self, ApiError};
 use crate::influxdb::{InfluxDb, Wanted};
 use crate::observe::{Children, Observed};
-use crate::plan::{DatabasePlace, ExternalDatabase, ManagedDatabase, Plan};
+use crate::plan::{DatabasePlace, ExternalDatabase, ManagedDatabase, Plan, Restore};
 use crate::resources::Tokens;
 use crate::resources::backup::restore_name;
 use crate::resources::names::{COMPONENT, Component};
@@ -100,7 +100,7 @@ async fn managed(
                 let part = workload::of_restore(&job, &observed.children);
                 return Access { waits_for_restore: Some(true), ..Access::new(Tokens::default(), part) };
             }
-            let part = Part::ready("running and set up");
+            let part = Part::ready(set_up_as(plan.restore.as_ref(), set_up.restored.as_deref()));
             Access { waits_for_restore: Some(false), ..Access::new(set_up.tokens, part) }
         }
         Err(error) => {
@@ -137,5 +137,19 @@ async fn external(context: &Context, plan: &Plan, database: &ExternalDatabase) -
             format!("{error}: create it there, or correct database.organization and database.bucket"),
         ),
         Err(error) => Part::not_ready(error.reason(), error.to_string()),
+    }
+}
+
+/// Says so where what was asked for is not what the bucket began with: nothing that is stored is overwritten.
+fn set_up_as(wanted: Option<&Restore>, restored: Option<&str>) -> &'static str {
+    let is_it = |wanted: &Restore| {
+        restored.is_some_and(|restored| wanted.backup.as_deref().is_none_or(|backup| backup == restored))
+    };
+    match wanted {
+        Some(wanted) if !is_it(wanted) => {
+            "running and set up; database.restoreFrom was not carried out, since the bucket exists already: remove \
+             the field, or restore into a new pipeline"
+        }
+        _ => "running and set up",
     }
 }

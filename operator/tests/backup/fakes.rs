@@ -20,6 +20,8 @@ pub(crate) struct Database {
     pub(crate) shards: BTreeMap<u64, Vec<u8>>,
     /// Shards that the description of the bucket has, and that have gone since.
     pub(crate) gone: Vec<u64>,
+    /// The description of the bucket that was named last.
+    pub(crate) named: String,
     /// As the restored bucket was asked for.
     pub(crate) described: Value,
 }
@@ -78,7 +80,8 @@ async fn influxdb(
         ("GET", "/api/v2/", "buckets") => {
             let query = uri.query().unwrap_or_default();
             let found = fake.buckets.iter().find(|(name, _)| query.ends_with(&format!("name={name}")));
-            let found: Vec<_> = found.map(|(_, id)| json!({"id": id})).into_iter().collect();
+            let found = found.map(|(_, id)| json!({"id": id, "description": fake.named}));
+            let found: Vec<_> = found.into_iter().collect();
             Json(json!({"buckets": found})).into_response()
         }
         ("DELETE", "/api/v2/buckets/", _) => {
@@ -89,6 +92,7 @@ async fn influxdb(
             let body: Value = serde_json::from_slice(&body).expect("it is JSON");
             fake.buckets.retain(|_, id| *id != last);
             fake.buckets.insert(body["name"].as_str().expect("a name").into(), last);
+            fake.named = body["description"].as_str().expect("a description").into();
             Json(json!({})).into_response()
         }
         ("POST", "/api/v2/restore/", "bucketMetadata") => {

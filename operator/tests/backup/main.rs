@@ -118,15 +118,28 @@ async fn what_was_copied_is_restored_from_a_folder_and_from_s3() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_exists_is_left_as_it_is() {
+async fn a_bucket_that_exists_is_left_as_it_is_and_the_restore_says_so() {
     let (_, from) = database(full()).await;
     let folder = Folder::new();
     backup(&folder.in_folder(&from), 1).await.expect("a backup is made");
     let (to, url) =
         database(Database { buckets: [("mesure".into(), "b9".into())].into(), ..Database::default() }).await;
-    restore(&folder.in_folder(&url), None).await.expect("there is nothing to do");
+    restore(&folder.in_folder(&url), None).await.expect_err("there is a bucket");
+    assert_eq!(folder.report(), "the bucket mesure exists already, and a restore overwrites nothing");
     let to = to.lock().expect("nobody panicked");
     assert_eq!((to.shards.len(), to.buckets["mesure"].as_str()), (0, "b9"));
+}
+
+#[tokio::test]
+async fn a_restore_that_is_repeated_after_its_end_finds_its_own_bucket() {
+    let (_, from) = database(full()).await;
+    let folder = Folder::new();
+    let made = backup(&folder.in_folder(&from), 1).await.expect("a backup is made");
+    let (to, url) = empty().await;
+    for _ in 0..2 {
+        assert_eq!(restore(&folder.in_folder(&url), None).await.expect("it is restored"), made);
+        check(&to);
+    }
 }
 
 #[tokio::test]
@@ -157,7 +170,9 @@ async fn of_a_damaged_backup_nothing_takes_effect_and_another_restore_begins_ane
     let (_, from) = database(full()).await;
     let folder = Folder::new();
     let made = backup(&folder.in_folder(&from), 1).await.expect("a backup is made");
-    let file = folder.copies().join(&made.name).join("shard-3.000001");
+    let files = names(&folder.copies().join(&made.name));
+    let piece = files.iter().find(|file| file.starts_with("shard-3.000001.")).expect("the second piece");
+    let file = folder.copies().join(&made.name).join(piece);
     let good = fs::read(&file).expect("the second piece is there");
     let mut bad = good.clone();
     bad[1000] ^= 1;
@@ -212,6 +227,17 @@ async fn the_newest_are_kept_and_what_was_interrupted_long_ago_is_removed() {
     let error = restore(&folder.in_folder(&from), Some("20260102T000000Z")).await.expect_err("it has gone");
     let told = error.to_string();
     assert!(told.contains("there are") && told.contains(&made.name), "{told}");
+}
+
+#[tokio::test]
+async fn what_was_just_made_is_kept_also_where_another_backup_is_from_the_future() {
+    let (_, from) = database(full()).await;
+    let folder = Folder::new();
+    let future = folder.copies().join("29990101T000000Z");
+    fs::create_dir_all(&future).expect("a folder can be made");
+    fs::write(future.join("manifest.json"), "").expect("a file can be written");
+    let made = backup(&folder.in_folder(&from), 1).await.expect("a backup is made");
+    assert_eq!(names(&folder.copies()), [made.name.as_str(), "29990101T000000Z"]);
 }
 
 fn names(folder: &Path) -> Vec<String> {
