@@ -39,7 +39,7 @@ pub struct Backup {
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct S3 {
-    /// The bucket, which must exist: https://host:port/bucket, or with a prefix https://host:port/bucket/prefix
+    /// https://host:port/bucket, or a prefix in it. Backups go to <namespace>/<pipeline> below.
     #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = rules(&[
         ("self.matches('^https?://[^@/ ]+(/[a-zA-Z0-9._-]+)+/?$')",
          "not a bucket's address: write https://host:port/bucket or https://host:port/bucket/prefix; keys go into the Secret"),
@@ -71,7 +71,7 @@ pub struct RestoreFrom {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<ClaimName>,
 
-    /// A bucket of S3.
+    /// Its url ends with <namespace>/<pipeline>.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub s3: Option<S3>,
 }

@@ -65,7 +65,8 @@ impl Backups {
     ) -> Result<Option<Self>, Refusal> {
         let database = &pipeline.spec.database;
         let Some(wanted) = &database.backup else { return Ok(None) };
-        let claim = Names::of(pipeline).of_part(Component::Backup);
+        let names = Names::of(pipeline);
+        let claim = names.of_part(Component::Backup);
         let volume = wanted.volume.as_ref().map(|storage| Volume {
             size: storage.size.clone(),
             class: storage.storage_class_name.clone(),
@@ -74,11 +75,17 @@ impl Backups {
         if let Some(volume) = &volume {
             requirements::bytes(Some(&volume.size), "database.backup.volume.size")?;
         }
+        let mut place =
+            place("database.backup", volume.as_ref().map(|_| claim), wanted.s3.as_ref(), observed)?;
+        if let BackupPlace::S3(s3) = &mut place {
+            // Pipelines that share a bucket would remove each other's backups.
+            s3.url = format!("{}/{}/{}", s3.url.trim_end_matches('/'), names.namespace, names.pipeline);
+        }
         Ok(Some(Self {
             schedule: wanted.schedule.clone(),
             request: pipeline.annotations().get(BACKUP).filter(|request| !request.is_empty()).cloned(),
             keep: wanted.keep,
-            place: place("database.backup", volume.as_ref().map(|_| claim), wanted.s3.as_ref(), observed)?,
+            place,
             volume,
             pod: BackupPod::new(database.pod.as_ref(), Component::Backup, config)?,
         }))
