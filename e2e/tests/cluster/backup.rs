@@ -6,9 +6,10 @@ use iotpipeline_e2e::conditions::{Probe, eventually};
 use iotpipeline_e2e::mqtt::Client;
 use iotpipeline_e2e::namespaces::with_namespace;
 use iotpipeline_e2e::pipeline::{Pipeline, summary};
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{DeleteParams, ListParams};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use rumqttc::v5::mqttbytes::v5::PubAckReason;
+use serde_json::json;
 
 use crate::{NUMBERS, SOON, numbered};
 
@@ -61,7 +62,6 @@ async fn a_pipeline_that_begins_with_a_backup_has_its_points_and_takes_new_ones(
 #[tokio::test]
 async fn a_restore_that_fails_is_told_and_the_bridge_waits() {
     with_namespace("no-backup", async |namespace| {
-        // The claim is the pipeline's own, and there is nothing on it yet.
         let from = "restoreFrom: {backup: 20200101T000000Z, volume: {claimName: missing}}";
         let pipeline = Pipeline::apply(&namespace, &with(from, "")).await?;
         eventually("the status says that it restores", SOON * 4, async || {
@@ -71,6 +71,33 @@ async fn a_restore_that_fails_is_told_and_the_bridge_waits() {
         })
         .await?;
         Pipeline::ready(&namespace, &with("retention: '0'", "")).await.map(drop)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_backup_that_fails_is_told_in_its_own_words_until_another_is_made() {
+    with_namespace("no-s3", async |namespace| {
+        let keys = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"},
+            "stringData": {"accessKeyId": "id", "secretAccessKey": "key"},
+        });
+        namespace.api().create(&PostParams::default(), &serde_json::from_value::<Secret>(keys)?).await?;
+        // Nobody listens there.
+        let nowhere = "backup: {s3: {url: 'http://127.0.0.1:9/copies', credentialsSecretRef: {name: s3}}}";
+        let request = ", annotations: {iotpipeline.io/backup: first}";
+        let pipeline = Pipeline::ready(&namespace, &with(nowhere, request)).await?;
+        eventually("the status says why there is no backup", SOON * 2, async || {
+            let seen = summary(&pipeline.get().await?);
+            let is_told =
+                seen.contains("BackupReady=False (BackupFailed: ") && seen.contains("does not answer");
+            Ok(if is_told { Probe::Found(()) } else { Probe::NotYet(seen) })
+        })
+        .await?;
+        pipeline.becomes_ready().await?;
+        let request = ", annotations: {iotpipeline.io/backup: second}";
+        let pipeline = Pipeline::apply(&namespace, &with(VOLUME, request)).await?;
+        backed_up(&pipeline).await.map(drop)
     })
     .await;
 }
