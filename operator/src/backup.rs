@@ -31,8 +31,8 @@ pub const RESTORING: &str = "iotpipeline_restoring";
 /// What a restored bucket's description begins with; the backup's name follows.
 pub const RESTORED: &str = "restored from the backup ";
 
-/// An incomplete backup that is older is nobody's any more: a Job may take half of this.
-const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+/// An incomplete backup that is older is nobody's any more: a Job may take an hour less.
+const ABANDONED: Duration = Duration::from_secs(13 * 60 * 60);
 
 /// The database, and where backups are.
 #[derive(Args, Clone, Debug)]
@@ -79,6 +79,8 @@ pub async fn backup(arguments: &Arguments, keep: usize) -> anyhow::Result<Report
         let now = Timestamp::now();
         let name = now.strftime(manifest::NAME).to_string();
         ensure!(store.list(&name).await?.is_empty(), "there is a backup {name} already");
+        // Also before, since it may have the room that this one needs.
+        prune(&store, usize::MAX, &name, now).await.context("remove what was interrupted")?;
         let bucket = source.describe(&arguments.organization, &arguments.bucket).await?;
         let mut shards = Vec::new();
         for id in manifest::shards_of(&bucket) {

@@ -23,7 +23,7 @@ const DATABASE: &str = "/etc/iotpipeline/database";
 const S3: &str = "/etc/iotpipeline/s3";
 const FOLDER: &str = "/backups";
 
-/// An interrupted backup is removed after a day, so none may take so long.
+/// An interrupted backup is removed when it is an hour older, so none may take so long.
 const LONGEST: i64 = 12 * 60 * 60;
 
 /// A failed pod is kept for what it said, and another one follows.

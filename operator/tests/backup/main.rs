@@ -230,6 +230,18 @@ async fn the_newest_are_kept_and_what_was_interrupted_long_ago_is_removed() {
 }
 
 #[tokio::test]
+async fn what_was_interrupted_long_ago_takes_no_room_from_the_next_also_if_that_fails() {
+    let (_, from) = database(Database { shards: [(1, b"half".to_vec())].into(), ..full() }).await;
+    let folder = Folder::new();
+    for (name, file) in [("20260101T000000Z", "manifest.json"), ("20260102T000000Z", "shard-1.000000")] {
+        fs::create_dir_all(folder.copies().join(name)).expect("a folder can be made");
+        fs::write(folder.copies().join(name).join(file), "").expect("a file can be written");
+    }
+    backup(&folder.in_folder(&from), 1).await.expect_err("the shard is not whole");
+    assert_eq!(names(&folder.copies()), ["20260101T000000Z"], "the complete one stays");
+}
+
+#[tokio::test]
 async fn what_was_just_made_is_kept_also_where_another_backup_is_from_the_future() {
     let (_, from) = database(full()).await;
     let folder = Folder::new();

@@ -23,7 +23,8 @@ pub(super) struct Module {
     pub(super) done: String,
 }
 
-/// The files that decide on the program; for a tool there is no main.go. What else is in the folder, such as its configuration, does not.
+/// The files that decide on the program; for a tool there is no main.go. What else is in the folder, such as its
+/// configuration, does not.
 const SOURCES: [&str; 3] = ["go.mod", "go.sum", "main.go"];
 
 impl Module {
