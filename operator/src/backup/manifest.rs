@@ -75,7 +75,8 @@ impl Piece {
     /// Its file, by the number of the piece in its shard. What two backups of one second write is not mixed up, since
     /// the content is in the name too.
     pub(super) fn file(&self, shard: u64, number: usize) -> String {
-        format!("shard-{shard}.{number:06}.{}", &self.sha256[..16])
+        let hash = self.sha256.get(..16).unwrap_or(&self.sha256);
+        format!("shard-{shard}.{number:06}.{hash}")
     }
 
     /// The content, if it is what was saved.
