@@ -142,14 +142,31 @@ async fn external(context: &Context, plan: &Plan, database: &ExternalDatabase) -
 
 /// Says so where what was asked for is not what the bucket began with: nothing that is stored is overwritten.
 fn set_up_as(wanted: Option<&Restore>, restored: Option<&str>) -> &'static str {
-    let is_it = |wanted: &Restore| {
-        restored.is_some_and(|restored| wanted.backup.as_deref().is_none_or(|backup| backup == restored))
-    };
     match wanted {
-        Some(wanted) if !is_it(wanted) => {
+        Some(wanted) if !is_of(restored, wanted.backup.as_deref()) => {
             "running and set up; database.restoreFrom was not carried out, since the bucket exists already: remove \
              the field, or restore into a new pipeline"
         }
         _ => "running and set up",
+    }
+}
+
+/// Whether a bucket that was restored from this backup, if from any, has what is wanted: this one, or whichever was
+/// the latest.
+fn is_of(restored: Option<&str>, wanted: Option<&str>) -> bool {
+    restored.is_some_and(|restored| wanted.is_none_or(|wanted| wanted == restored))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_that_was_there_before_is_not_of_the_backup_that_is_wanted() {
+        assert!(is_of(Some("a"), Some("a")));
+        assert!(is_of(Some("a"), None));
+        assert!(!is_of(Some("a"), Some("b")));
+        assert!(!is_of(None, Some("a")));
+        assert!(!is_of(None, None));
     }
 }
