@@ -76,9 +76,7 @@ pub struct Report {
 pub async fn backup(arguments: &Arguments, keep: usize) -> anyhow::Result<Report> {
     tell(arguments, async {
         let (source, store) = open(arguments)?;
-        let now = Timestamp::now();
-        let name = now.strftime(manifest::NAME).to_string();
-        ensure!(store.list(&name).await?.is_empty(), "there is a backup {name} already");
+        let (now, name) = new_name(&store).await?;
         // Also before, since it may have the room that this one needs.
         prune(&store, usize::MAX, &name, now).await.context("remove what was interrupted")?;
         let bucket = source.describe(&arguments.organization, &arguments.bucket).await?;
@@ -163,6 +161,18 @@ fn open(arguments: &Arguments) -> anyhow::Result<(Source, Store)> {
     let token = read(&arguments.token_file)?.trim().to_owned();
     let access = Access { http: http::transfer(ca.as_deref())?, url: arguments.url.clone(), token };
     Ok((Source::new(access), Store::open(&arguments.place)?))
+}
+
+/// What a new backup is called. Another one of this second makes it wait for the next.
+async fn new_name(store: &Store) -> anyhow::Result<(Timestamp, String)> {
+    loop {
+        let now = Timestamp::now();
+        let name = now.strftime(manifest::NAME).to_string();
+        if store.list(&name).await?.is_empty() {
+            return Ok((now, name));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// Copies a shard; none, if the database has removed it meanwhile.

@@ -84,12 +84,8 @@ impl Rig {
     }
 
     async fn backup(&self, port: u16) -> Result<String> {
-        // Two of one second would have one name.
-        let report = eventually("a backup is made", SOON, async || {
-            let (is_done, report) = self.run("backup", port, &["--keep", "2"]).await?;
-            Ok(if is_done { Probe::Found(report) } else { Probe::NotYet(report) })
-        })
-        .await?;
+        let (is_done, report) = self.run("backup", port, &["--keep", "2"]).await?;
+        ensure!(is_done, "{report}");
         let report: Value = serde_json::from_str(&report)?;
         Ok(report["name"].as_str().context("a report without a name")?.to_owned())
     }

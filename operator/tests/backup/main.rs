@@ -230,6 +230,16 @@ async fn the_newest_are_kept_and_what_was_interrupted_long_ago_is_removed() {
 }
 
 #[tokio::test]
+async fn backups_that_follow_each_other_at_once_have_names_of_their_own() {
+    let (_, from) = database(full()).await;
+    let folder = Folder::new();
+    for _ in 0..3 {
+        backup(&folder.in_folder(&from), 3).await.expect("a backup is made");
+    }
+    assert_eq!(names(&folder.copies()).len(), 3);
+}
+
+#[tokio::test]
 async fn what_was_interrupted_long_ago_takes_no_room_from_the_next_also_if_that_fails() {
     let (_, from) = database(Database { shards: [(1, b"half".to_vec())].into(), ..full() }).await;
     let folder = Folder::new();
