@@ -6,7 +6,7 @@ mod patient;
 use std::time::Duration;
 
 use axum::http::uri::InvalidUri;
-use reqwest::{Certificate, Client, Proxy, RequestBuilder, Response, StatusCode, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, Proxy, RequestBuilder, Response, StatusCode, redirect};
 use serde::Deserialize;
 
 use crate::leader::fence::Fence;
@@ -156,7 +156,7 @@ pub async fn body(mut answer: Response) -> reqwest::Result<Option<Vec<u8>>> {
 }
 
 /// What a refusal says: the message of an API, or one line of text. A page is somebody else's.
-fn said(body: &str) -> String {
+pub(crate) fn said(body: &str) -> String {
     #[derive(Deserialize)]
     struct Refusal {
         message: String,
@@ -190,9 +190,23 @@ pub fn absent<T>(found: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
 /// # Errors
 /// If the certificate authority is none.
 pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
+    let builder = builder(ca)?.connect_timeout(CONNECT).timeout(Duration::from_secs(10));
+    builder.connector_layer(fence.clone()).build().map_err(HttpError::Client)
+}
+
+/// A client for as many bytes as there are, as long as some come.
+///
+/// # Errors
+/// If the certificate authority is none.
+pub fn transfer(ca: Option<&str>) -> Result<Client, HttpError> {
+    let builder =
+        builder(ca)?.connect_timeout(Duration::from_secs(10)).read_timeout(Duration::from_secs(300));
+    builder.build().map_err(HttpError::Client)
+}
+
+fn builder(ca: Option<&str>) -> Result<ClientBuilder, HttpError> {
     let mut builder = Client::builder()
-        .connect_timeout(CONNECT)
-        .timeout(Duration::from_secs(10))
+        // A bridge may be silent for a minute while it is followed: the kernel asks whether its node is there.
         .tcp_keepalive(KEEPALIVE)
         .tcp_keepalive_interval(PROBE)
         .tcp_keepalive_retries(PROBES)
@@ -203,7 +217,6 @@ pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
         .redirect(redirect::Policy::none())
         // Variables that are meant for other programs don't lead credentials elsewhere.
         .no_proxy()
-        .connector_layer(fence.clone())
         .user_agent(USER_AGENT);
     if let Ok(proxy) = std::env::var(PROXY) {
         builder = builder.proxy(Proxy::all(proxy).map_err(HttpError::Proxy)?);
@@ -212,7 +225,7 @@ pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
         let authorities = Certificate::from_pem_bundle(ca.as_bytes()).map_err(HttpError::Authority)?;
         builder = builder.tls_certs_only(authorities);
     }
-    builder.build().map_err(HttpError::Client)
+    Ok(builder)
 }
 
 #[cfg(test)]

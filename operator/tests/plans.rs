@@ -194,3 +194,24 @@ fn bridges_that_are_too_many_leave_before_one_alone_subscribes_by_itself() {
     case.observed.children.stateful_sets[0].spec.replicas = Some(1);
     assert_eq!(bridges(&case), Bridges { shared: false, members: 1, running: 1 });
 }
+
+#[test]
+fn pipelines_that_share_a_bucket_have_a_folder_each_and_their_keys_are_in_files_only() {
+    let bucket = "{url: 'https://s3/copies/', credentialsSecretRef: {name: s}}";
+    let spec = format!(
+        "{{database: {{backup: {{schedule: 0 3 * * *, s3: {bucket}}}, restoreFrom: {{s3: {bucket}}}}}, {ROUTES}}}\n---\n\
+         metadata: {{name: s}}\nstringData: {{accessKeyId: the-id-of-the-key, secretAccessKey: the-key-itself}}"
+    );
+    let case = Case::parse(&format!("{HEAD}{spec}"));
+    let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("a plan");
+    let desired = desired(&plan, &tokens());
+    let cron_job = desired.backups.wanted().and_then(|objects| objects.cron_job.as_ref());
+    let backup = serde_json::to_string(cron_job.expect("there is a schedule")).expect("it is JSON");
+    assert!(backup.contains("\"--s3-url=https://s3/copies/test/lab\""), "{backup}");
+    let restore = serde_json::to_string(&desired.restore).expect("it is JSON");
+    assert!(restore.contains("\"--s3-url=https://s3/copies/\""), "{restore}");
+    for objects in [backup, restore] {
+        assert!(objects.contains("\"secretName\":\"s\""), "{objects}");
+        assert!(!objects.contains("the-id-of-the-key") && !objects.contains("the-key-itself"), "{objects}");
+    }
+}

@@ -99,6 +99,14 @@ pub enum Refusal {
         /// What is wrong, and what to do.
         message: String,
     },
+    /// A place for backups that can't be used.
+    #[error("{field}: {message}")]
+    BackupPlace {
+        /// The field.
+        field: String,
+        /// What to do.
+        message: &'static str,
+    },
     /// A topic that mosquitto's access file can't carry.
     #[error("{field}: the topic {topic:?} has a control character: choose another topic")]
     ControlCharacter {
@@ -125,6 +133,7 @@ impl Refusal {
             | Refusal::Retention(_)
             | Refusal::Quantity { .. }
             | Refusal::Pod { .. }
+            | Refusal::BackupPlace { .. }
             | Refusal::AuthorityWithoutTls { .. }
             | Refusal::CertificateWithoutTls { .. }
             | Refusal::Password(_)

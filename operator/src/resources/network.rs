@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::names::Component;
-use super::{Desired, part_metadata};
+use super::{Desired, backup, part_metadata};
 use crate::plan::{Broker, DatabasePlace, Plan};
 
 /// Name resolution; pods of OpenShift's listen on the second.
@@ -40,26 +40,43 @@ pub(super) fn policies(plan: &Plan, desired: &Desired) -> Vec<NetworkPolicy> {
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(matching(plan.pipeline.names.selector(component))),
             policy_types: Some(vec!["Ingress".into(), "Egress".into()]),
-            ingress: Some(vec![ingress]),
+            ingress: Some(ingress),
             egress: Some(egress),
         }),
     };
     let mut policies = Vec::new();
-    policies.extend(broker.map(|ports| policy(Component::Broker, from(None, ports), Vec::new())));
-    let readers = vec![part(Component::Bridge), part(Component::Dashboard), operator.clone()];
-    policies
-        .extend(database.map(|ports| policy(Component::Database, from(Some(readers), ports), Vec::new())));
+    policies.extend(broker.map(|ports| policy(Component::Broker, vec![from(None, ports)], Vec::new())));
+    let copies = [
+        plan.backups.as_ref().map(|backups| (Component::Backup, &backups.place)),
+        plan.restore.as_ref().map(|restore| (Component::Restore, &restore.place)),
+    ];
+    let mut readers = vec![part(Component::Bridge), part(Component::Dashboard), operator.clone()];
+    readers.extend(copies.iter().flatten().map(|(component, _)| part(*component)));
+    policies.extend(
+        database.map(|ports| policy(Component::Database, vec![from(Some(readers), ports)], Vec::new())),
+    );
+    policies.extend(copies.into_iter().flatten().map(|(component, place)| {
+        let mut egress = vec![dns(), to_database.clone()];
+        // A policy names no hosts, and S3 may be anywhere.
+        egress.extend(
+            backup::port(place).map(|port| NetworkPolicyEgressRule {
+                to: None,
+                ports: Some(vec![network_port(port, "TCP")]),
+            }),
+        );
+        policy(component, Vec::new(), egress)
+    }));
     policies.extend(desired.bridge.wanted().map(|objects| {
         let ports = ports(&objects.stateful_set.spec.template);
         policy(
             Component::Bridge,
-            from(Some(vec![operator]), ports),
+            vec![from(Some(vec![operator]), ports)],
             vec![dns(), to_broker, to_database.clone()],
         )
     }));
     policies.extend(desired.dashboard.wanted().map(|objects| {
         let ports = ports(&objects.deployment.spec.template);
-        policy(Component::Dashboard, from(None, ports), vec![dns(), to_database])
+        policy(Component::Dashboard, vec![from(None, ports)], vec![dns(), to_database])
     }));
     policies
 }
