@@ -85,8 +85,8 @@ impl Acks {
         }
     }
 
-    /// The broker gives a packet id of QoS 2 free: appends PUBCOMP, whichever id it is. Whether its message came by this
-    /// connection.
+    /// The broker gives a packet id of QoS 2 free: appends PUBCOMP, whichever id it is. Returns whether its message came by
+    /// this connection.
     pub fn release(&mut self, packet_id: u16, out: &mut BytesMut) -> bool {
         const PUBCOMP: u8 = 0x70;
         let [high, low] = packet_id.to_be_bytes();
@@ -103,9 +103,10 @@ impl Acks {
         self.answered = None;
     }
 
-    /// Whether a message of this packet id was received and is not acknowledged yet.
+    /// Whether a message of this packet id was received and has not had its last answer yet.
     pub fn awaits(&self, packet_id: u16) -> bool {
         self.slots.iter().any(|slot| slot.packet_id == packet_id)
+            || self.releasing.iter().any(|(releasing, _)| *releasing == packet_id)
     }
 
     /// How many messages are not acknowledged yet.
@@ -217,6 +218,7 @@ mod tests {
             let mut acks = Acks::default();
             let mut ever: Vec<Sequence> = Vec::new();
             let mut model: Vec<(Sequence, [u8; 4], u32)> = Vec::new();
+            let mut releasing: Vec<[u8; 2]> = Vec::new();
             for (step, number, exactly_once) in steps {
                 let [high, low] = (ever.len() as u16 + 1).to_be_bytes();
                 match step {
@@ -236,15 +238,26 @@ mod tests {
                     3 if number == 0 => {
                         acks.disconnect();
                         model.clear();
+                        releasing.clear();
+                    }
+                    3 if number == 1 && !releasing.is_empty() => {
+                        let id = releasing.remove(0);
+                        prop_assert!(acks.release(u16::from_be_bytes(id), &mut BytesMut::new()));
                     }
                     _ => {
                         let ended = model.iter().take_while(|message| message.2 == 0).count();
                         let expected: Vec<u8> = model.drain(..ended).flat_map(|(_, answer, _)| answer).collect();
+                        let begun = expected.chunks(4).filter(|answer| answer[0] == 0x50);
+                        releasing.extend(begun.map(|answer| [answer[2], answer[3]]));
                         prop_assert_eq!(written(&mut acks), expected);
                     }
                 }
                 prop_assert_eq!(acks.outstanding(), model.len());
-                let awaited = |id: u16| model.iter().any(|message| message.1[2..] == id.to_be_bytes());
+                prop_assert_eq!(acks.have_ended(), model.is_empty() && releasing.is_empty());
+                let awaited = |id: u16| {
+                    let id = id.to_be_bytes();
+                    model.iter().any(|message| message.1[2..] == id) || releasing.contains(&id)
+                };
                 prop_assert!((0..=ever.len() as u16).all(|id| acks.awaits(id) == awaited(id)));
             }
         }

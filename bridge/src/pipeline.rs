@@ -43,6 +43,8 @@ pub struct Pipeline {
     watch: Watch,
     config: BridgeConfig,
     login: Login,
+    /// Credentials that are to be told as those in use, when they have been tried.
+    untried: bool,
     state: State,
     journal: Journal,
     link: Link,
@@ -71,6 +73,7 @@ impl Pipeline {
             watch,
             config: loaded.config,
             login,
+            untried: false,
             state,
             journal,
             link,
@@ -157,6 +160,7 @@ impl Pipeline {
     }
 
     fn react(&mut self, event: Event) {
+        let is_tried = matches!(event, Event::Connected(..) | Event::Lost(_));
         match event {
             Event::Connected(version, connack) => {
                 self.session.connected(version, &connack);
@@ -172,6 +176,9 @@ impl Pipeline {
             }
             Event::Written => {}
             Event::Lost(error) => self.lost(&error),
+        }
+        if is_tried && std::mem::take(&mut self.untried) {
+            self.health.login_taken(self.login.revision());
         }
     }
 
@@ -274,7 +281,7 @@ impl Pipeline {
             tracing::info!("the credentials for the broker have changed: connecting anew");
             self.link.redial().await;
             self.session.disconnected();
-            self.health.login_taken(self.login.revision());
+            self.untried = true;
         }
         let nothing_waits =
             self.session.outstanding() == 0 && self.batches.is_empty() && !self.sink.is_busy();
@@ -331,7 +338,7 @@ impl Pipeline {
                 false => self.forget(new, self.state.filters(new)),
             }
             self.login = Login::of(new);
-            self.health.login_taken(self.login.revision());
+            self.untried = true;
         }
         if !loaded.leaves {
             self.health.left(false);

@@ -52,13 +52,13 @@ impl Room {
         self.version == Version::V5 || acks.outstanding() < self.messages
     }
 
-    /// Whether a message that was read is left with the broker, or is there already: before MQTT 5 brokers may
-    /// send again on the same connection what is not acknowledged.
+    /// Whether a message that was read is left with the broker, or is there already: some brokers send again on the same
+    /// connection what is not acknowledged, which MQTT 5 forbids.
     pub fn leaves(&mut self, publish: &Publish<'_>, acks: &Acks, letters: &DeadLetters) -> bool {
         if publish.qos == 0 {
             return false;
         }
-        if self.version == Version::V311 && publish.dup && acks.awaits(publish.packet_id) {
+        if publish.dup && acks.awaits(publish.packet_id) {
             return true;
         }
         // Were one taken behind one that was left, their order would be lost, by which repetitions are known.

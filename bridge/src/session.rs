@@ -271,7 +271,7 @@ impl Session {
         match packet {
             Packet::PubRel(release) => {
                 if !self.acks.release(release.pkid, output) {
-                    self.stamps.released(release.pkid);
+                    self.stamps.released(release.pkid, self.acks.have_ended());
                 }
                 if let Some(leave) = &mut self.leave {
                     leave.heard();

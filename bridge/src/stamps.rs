@@ -13,8 +13,8 @@
 //! be compared with. That is what was acknowledged two pings ago: the answer to the first ping says
 //! that the broker has read the acknowledgement, and the answer to the second that it has finished the
 //! turn of its loop in which it did, and saved. A resumed session forgot whatever is older than the first
-//! message that it repeats, and all if it answers a ping before it repeats any. Nor can what is older than half a round of packet ids
-//! come again, since the receive maximum allows no more in flight.
+//! message that it repeats, and all if it answers a ping before it repeats any. Nor can what is older than half a
+//! round of packet ids come again, since the receive maximum allows no more in flight.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -199,12 +199,13 @@ impl Stamps {
         self.unheard = false;
     }
 
-    /// The last step goes out of a message of QoS 2 that came by a connection before. Until that is saved the broker has
-    /// not forgotten it, though what it repeats begins with a younger one; nor need it have room to repeat that at once.
-    pub fn released(&mut self, packet_id: u16) {
+    /// The last step goes out of a message of QoS 2 that came by a connection before. Until that is saved the
+    /// broker has not forgotten it, though what it repeats begins with a younger one; nor need it have room to
+    /// repeat that at once. All before it are acknowledged, if nothing else waits on this connection.
+    pub fn released(&mut self, packet_id: u16, nothing_waits: bool) {
         self.unheard = false;
         let known = self.repetition.as_ref().and_then(|repetition| repetition.by_packet_id.get(&packet_id));
-        if let Some(position) = known.map(|record| record.position) {
+        if let Some(position) = known.map(|record| record.position).filter(|_| nothing_waits) {
             self.acknowledge(position);
         }
     }
@@ -516,7 +517,7 @@ mod tests {
     fn a_message_of_qos_2_is_not_forgotten_before_its_last_step_is_saved() {
         let (mut stamps, given) = received(3);
         reconnect(&mut stamps);
-        stamps.released(1);
+        stamps.released(1, true);
         assert_eq!(stamps.receive(2, 7).stamp, given[1]);
         ping(&mut stamps);
         assert_eq!(stamps.settled(), 0);
@@ -525,7 +526,7 @@ mod tests {
         let again: Vec<i64> = (1..=3).map(|id| stamps.receive(id, 7).stamp).collect();
         assert_eq!(again, given);
         reconnect(&mut stamps);
-        (1..=3).for_each(|id| stamps.released(id));
+        (1..=3).for_each(|id| stamps.released(id, true));
         ping(&mut stamps);
         assert_eq!(stamps.settled(), 0);
         ping(&mut stamps);

@@ -32,7 +32,8 @@ impl Secrets {
     /// If it is so short that it could be found by chance.
     pub fn add(&mut self, name: &str, value: &str) -> Result<()> {
         // Line breaks are written in many ways. A key's longest line is its own, unlike its first and its last.
-        let value = value.lines().max_by_key(|line| line.len()).unwrap_or_default();
+        let lines = value.lines().filter(|line| !line.starts_with("-----"));
+        let value = lines.max_by_key(|line| line.len()).unwrap_or_default();
         if value.len() < SHORTEST {
             bail!("{name} is too short to be looked for");
         }

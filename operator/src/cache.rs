@@ -51,8 +51,6 @@ struct Kind {
     is_filled: bool,
     /// How often it was listed.
     round: u32,
-    /// The newest version of the list under way.
-    newest: u64,
     /// By namespace and pipeline.
     objects: HashMap<String, Group>,
 }
@@ -68,7 +66,7 @@ struct Group {
 struct Entry {
     name: Box<str>,
     version: u64,
-    /// The list that had it last.
+    /// The list that had it last, or after whose beginning it was made or changed.
     round: u32,
     /// Of its JSON. 0: it has gone, by a deletion of this version.
     length: usize,
@@ -92,7 +90,6 @@ impl Cache {
         let (object, is_news) = match event {
             Event::Init => {
                 kind.round += 1;
-                kind.newest = 0;
                 return Vec::new();
             }
             // What has gone since the list before is told by nothing else.
@@ -178,7 +175,7 @@ impl Kind {
             return false;
         }
         // What can't be kept is no different from what is not known: it is looked for by its name.
-        group.set(&name, version, &kept(object).unwrap_or_default());
+        group.set(&name, version, self.round, &kept(object).unwrap_or_default());
         true
     }
 
@@ -187,7 +184,7 @@ impl Kind {
         let Some(group) = self.objects.get_mut(&key) else { return };
         let name = object.name_any();
         if group.entries.iter().any(|entry| *entry.name == name && entry.version <= version) {
-            group.set(&name, version, &[]);
+            group.set(&name, version, self.round, &[]);
         }
         if group.entries.iter().all(|entry| entry.length == 0) {
             self.objects.remove(&key);
@@ -195,17 +192,17 @@ impl Kind {
     }
 
     fn listed<K: Cached>(&mut self, object: &K) {
-        self.newest = self.newest.max(version(object).unwrap_or_default());
         let group = pipeline_of(object).and_then(|key| self.objects.get_mut(&key));
         let name = object.name_any();
         let entries = group.into_iter().flat_map(|group| &mut group.entries);
         entries.filter(|entry| *entry.name == name).for_each(|entry| entry.round = self.round);
     }
 
-    /// What is newer than the whole list was made after it. Returns the pipelines that have lost something.
+    /// What the list has not is gone, unless it was written while it was listed. Returns the pipelines that have lost
+    /// something.
     fn forget_unlisted(&mut self) -> Vec<String> {
-        let (round, newest) = (self.round, self.newest);
-        let stays = |entry: &Entry| entry.round == round || entry.version > newest;
+        let round = self.round;
+        let stays = |entry: &Entry| entry.round == round;
         let mut lost = Vec::new();
         self.objects.retain(|key, group| {
             if group.entries.iter().any(|entry| entry.length > 0 && !stays(entry)) {
@@ -221,22 +218,22 @@ impl Kind {
 
 impl Group {
     /// Replaces an object, or adds it.
-    fn set(&mut self, name: &str, version: u64, json: &[u8]) {
+    fn set(&mut self, name: &str, version: u64, round: u32, json: &[u8]) {
         let Some(mut all) = self.unpacked() else {
             // Not to happen; what is forgotten is looked for by its name.
             self.entries.clear();
-            return self.set(name, version, json);
+            return self.set(name, version, round, json);
         };
         let known = self.entries.iter().position(|entry| *entry.name == *name);
         let index = known.unwrap_or_else(|| {
-            self.entries.push(Entry { name: name.into(), version, round: 0, length: 0 });
+            self.entries.push(Entry { name: name.into(), version, round, length: 0 });
             self.entries.len() - 1
         });
         if let Some(range) = self.ranges().nth(index) {
             all.splice(range, json.iter().copied());
         }
         let entry = &mut self.entries[index];
-        (entry.version, entry.length) = (version, json.len());
+        (entry.version, entry.round, entry.length) = (version, round, json.len());
         self.pack(&all);
     }
 

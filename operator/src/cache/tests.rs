@@ -74,9 +74,14 @@ fn what_was_deleted_does_not_come_back_by_an_answer_that_was_late() {
 #[test]
 fn a_list_ends_what_it_has_not_but_for_what_was_made_after_it() {
     let cache = filled(&[secret("a", 1), secret("b", 2)]);
+    cache.put(&secret("gone", 8));
+    cache.follow::<Secret>(None, &Event::Init);
     cache.put(&secret("c", 9));
-    assert_eq!(list(&cache, &[secret("b", 2), secret("d", 5)]), ["n/lab"], "it has lost one");
-    assert_eq!(known(&cache), of(&[("b", "2"), ("c", "9"), ("d", "5")]));
+    cache.follow(None, &Event::InitApply(secret("b", 2)));
+    assert_eq!(cache.follow::<Secret>(None, &Event::InitDone), ["n/lab"], "it has lost two");
+    assert_eq!(known(&cache), of(&[("b", "2"), ("c", "9")]));
+    assert_eq!(list(&cache, &[]), ["n/lab"]);
+    assert_eq!(known(&cache), of(&[]), "the newest is gone too");
 }
 
 #[test]

@@ -114,12 +114,12 @@ async fn says_else(http: reqwest::Client, patient: Patient, heard: Heard) {
         let answer = timeout(LONGEST_HOLD + Duration::from_secs(10), asked).await;
         let Ok(Ok(is_unchanged)) = answer else { return };
         if !is_unchanged {
-            // A bridge of an earlier version holds nothing back.
+            // It may be as before again; and a bridge of an earlier version holds nothing back.
             let status = Box::pin(status_of(&http, &url)).await;
             if status.is_none_or(|status| status.word() != word) {
                 return;
             }
-            sleep(LONGEST_HOLD).await;
+            sleep(PERIOD).await;
         }
     }
 }

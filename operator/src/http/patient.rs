@@ -81,6 +81,7 @@ async fn sent(
 ) -> Result<TcpStream, BoxError> {
     fence.check()?;
     let mut stream = connector.oneshot(to).await?.into_inner();
+    fence.check()?;
     stream.write_all(request.as_bytes()).await?;
     Ok(stream)
 }
