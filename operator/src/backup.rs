@@ -9,6 +9,7 @@ mod multipart;
 mod s3;
 mod source;
 mod store;
+mod upload;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -39,6 +39,9 @@ const PROBES: u32 = 2;
 /// What is not acknowledged by the other kernel after this never will be.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(4);
 
+/// The same in a transfer, which a failover of the network or of a node's disk interrupts for longer.
+const UNACKNOWLEDGED_BULK: Duration = Duration::from_secs(120);
+
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
@@ -194,13 +197,19 @@ pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
     builder.connector_layer(fence.clone()).build().map_err(HttpError::Client)
 }
 
-/// A client for as many bytes as there are, as long as some come.
+/// A client for as many bytes as there are: whoever uses it says when it has waited long enough. No timeout of the
+/// client's own does, since each of them would count a whole upload. A kernel that is busy with bulk may be silent for
+/// longer than one that is asked how it is.
 ///
 /// # Errors
 /// If the certificate authority is none.
 pub fn transfer(ca: Option<&str>) -> Result<Client, HttpError> {
-    let builder =
-        builder(ca)?.connect_timeout(Duration::from_secs(10)).read_timeout(Duration::from_secs(300));
+    let builder = builder(ca)?
+        .connect_timeout(Duration::from_secs(10))
+        .tcp_keepalive(Duration::from_secs(30))
+        .tcp_keepalive_interval(Duration::from_secs(15))
+        .tcp_keepalive_retries(6)
+        .tcp_user_timeout(UNACKNOWLEDGED_BULK);
     builder.build().map_err(HttpError::Client)
 }
 
@@ -231,6 +240,14 @@ fn builder(ca: Option<&str>) -> Result<ClientBuilder, HttpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_transfer_has_no_timeout_of_its_own() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let told = |client: Client| format!("{client:?}");
+        assert!(told(client(None, &Fence::open()).expect("a client")).contains("timeout"));
+        assert!(!told(transfer(None).expect("a client")).contains("timeout"));
+    }
 
     #[test]
     fn of_a_refusal_a_message_is_told_and_no_page() {

@@ -2,23 +2,19 @@
 //! for each of these requests.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use futures::future::join;
-use hyper::body::{Body, Frame};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 use super::manifest::{PIECE, Shard};
 use super::multipart::Finder;
 use super::store::Store;
+use super::upload::{self, SILENCE, within};
 use crate::http;
 
 /// How to reach a database.
@@ -82,13 +78,13 @@ impl Source {
     /// InfluxDB's description of a bucket and its shards.
     pub(super) async fn describe(&self, organization: &str, bucket: &str) -> anyhow::Result<Value> {
         let request = self.request(Method::GET, "/api/v2/backup/metadata");
-        let mut answer = self.good("the metadata", request).await?;
+        let mut answer = within("the metadata", self.good("the metadata", request)).await??;
         let content_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let mut finder =
             Finder::new("buckets", content_type.unwrap_or_default()).context("the metadata has no parts")?;
         let part = loop {
-            let chunk =
-                answer.chunk().await.context("read the metadata")?.context("the metadata is cut off")?;
+            let chunk = within("the metadata", answer.chunk()).await?.context("read the metadata")?;
+            let chunk = chunk.context("the metadata is cut off")?;
             if let Some(part) = finder.feed(&chunk)? {
                 break part;
             }
@@ -105,7 +101,8 @@ impl Source {
     /// Begins to read a shard; none, if it has gone.
     pub(super) async fn read(&self, shard: u64) -> anyhow::Result<Option<Copy>> {
         let path = format!("/api/v2/backup/shards/{shard}");
-        let answer = self.request(Method::GET, &path).send().await.map_err(reqwest::Error::without_url)?;
+        let answer = within("a shard", self.request(Method::GET, &path).send()).await?;
+        let answer = answer.map_err(reqwest::Error::without_url)?;
         if answer.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -113,7 +110,7 @@ impl Source {
     }
 
     pub(super) async fn organization(&self, name: &str) -> anyhow::Result<String> {
-        let request = self.request(Method::GET, "/api/v2/orgs").query(&[("org", name)]);
+        let request = self.brief(Method::GET, "/api/v2/orgs").query(&[("org", name)]);
         let found: Value = self.json("the organization", request).await?;
         let id = found["orgs"][0]["id"].as_str();
         id.map(str::to_owned).with_context(|| format!("the database has no organization {name}"))
@@ -121,7 +118,7 @@ impl Source {
 
     pub(super) async fn bucket(&self, organization: &str, name: &str) -> anyhow::Result<Option<Found>> {
         let request =
-            self.request(Method::GET, "/api/v2/buckets").query(&[("orgID", organization), ("name", name)]);
+            self.brief(Method::GET, "/api/v2/buckets").query(&[("orgID", organization), ("name", name)]);
         let answer = request.send().await.map_err(reqwest::Error::without_url)?;
         if answer.status() == StatusCode::NOT_FOUND {
             return Ok(None);
@@ -131,13 +128,13 @@ impl Source {
     }
 
     pub(super) async fn delete_bucket(&self, id: &str) -> anyhow::Result<()> {
-        let request = self.request(Method::DELETE, &format!("/api/v2/buckets/{id}"));
+        let request = self.brief(Method::DELETE, &format!("/api/v2/buckets/{id}"));
         self.good("the end of an unfinished restore", request).await.map(|_| ())
     }
 
     /// Gives the bucket its name and its description at once.
     pub(super) async fn name_bucket(&self, id: &str, name: &str, description: &str) -> anyhow::Result<()> {
-        let request = self.request(Method::PATCH, &format!("/api/v2/buckets/{id}"));
+        let request = self.brief(Method::PATCH, &format!("/api/v2/buckets/{id}"));
         let change = json!({"name": name, "description": description});
         self.good("the bucket's name", request.json(&change)).await.map(|_| ())
     }
@@ -156,7 +153,7 @@ impl Source {
         for policy in wanted["retentionPolicies"].as_array_mut().into_iter().flatten() {
             policy["duration"] = 0.into();
         }
-        let request = self.request(Method::POST, "/api/v2/restore/bucketMetadata").json(&wanted);
+        let request = self.brief(Method::POST, "/api/v2/restore/bucketMetadata").json(&wanted);
         self.json("the bucket to restore", request).await
     }
 
@@ -168,32 +165,21 @@ impl Source {
         store: &Store,
         backup: &str,
     ) -> anyhow::Result<()> {
-        let (pieces, received) = mpsc::channel(1);
+        let (pieces, body) = upload::body();
         let request = self.request(Method::POST, &format!("/api/v2/restore/shards/{to}"));
-        let request = request.body(reqwest::Body::wrap(Pieces(received)));
-        let send = async {
-            for (number, piece) in shard.pieces.iter().enumerate() {
-                let name = format!("{backup}/{}", piece.file(shard.id, number));
-                let content = store.get(&name).await.and_then(|content| piece.checked(&name, content));
-                match content {
-                    Ok(content) => {
-                        // Whoever doesn't listen any more has answered.
-                        if pieces.send(Ok(content)).await.is_err() {
-                            break;
-                        }
-                    }
-                    Err(error) => {
-                        let _ = pieces.send(Err(std::io::Error::other("a piece can't be sent"))).await;
-                        return Err(error);
-                    }
-                }
-            }
-            drop(pieces);
-            Ok(())
+        let request = request.body(reqwest::Body::wrap(body));
+        let mut rest = shard.pieces.iter().enumerate();
+        let next = async || {
+            let Some((number, piece)) = rest.next() else { return Ok(None) };
+            let name = format!("{backup}/{}", piece.file(shard.id, number));
+            piece.checked(&name, store.get(&name).await?).map(Some)
         };
-        let (sent, answer) = join(send, self.good("a shard to restore", request)).await;
-        sent?;
-        answer.map(|_| ())
+        upload::send(pieces, next, self.good("a shard to restore", request)).await.map(|_| ())
+    }
+
+    /// A request whose answer is small.
+    fn brief(&self, method: Method, path: &str) -> RequestBuilder {
+        self.request(method, path).timeout(SILENCE)
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -230,7 +216,7 @@ impl Copy {
     pub(super) async fn piece(&mut self) -> anyhow::Result<Option<Bytes>> {
         let mut piece = std::mem::take(&mut self.rest);
         while piece.len() < PIECE {
-            match self.answer.chunk().await.context("read the shard")? {
+            match within("the shard", self.answer.chunk()).await?.context("read the shard")? {
                 Some(chunk) => {
                     self.tail.extend(&chunk[chunk.len().saturating_sub(END)..]);
                     self.tail.drain(..self.tail.len().saturating_sub(END));
@@ -259,20 +245,5 @@ impl Restored {
         mapping
             .map(|mapping| mapping.new_id)
             .with_context(|| format!("the database has no place for shard {old}"))
-    }
-}
-
-/// A request's body that is made while it is sent.
-struct Pieces(mpsc::Receiver<std::io::Result<Bytes>>);
-
-impl Body for Pieces {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
     }
 }
