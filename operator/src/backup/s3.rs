@@ -3,15 +3,26 @@
 mod sign;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use bytes::Bytes;
 use clap::Args;
 use jiff::Timestamp;
 use reqwest::{Client, Method, StatusCode, Url};
 
+use super::upload::SILENCE;
 use crate::http;
 use sign::{Key, encoded, signed};
+
+/// Between the attempts of a request. A server that restarts is back within them.
+const PAUSES: [Duration; 5] = [
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(9),
+    Duration::from_secs(20),
+];
 
 /// A bucket of S3.
 #[derive(Args, Clone, Debug)]
@@ -87,6 +98,7 @@ impl Bucket {
         }
     }
 
+    /// Asks again where that may help: each of these requests may be repeated.
     async fn ask(
         &self,
         method: Method,
@@ -94,6 +106,31 @@ impl Bucket {
         query: &[(&str, &str)],
         content: Bytes,
     ) -> anyhow::Result<Bytes> {
+        let mut pauses = PAUSES.iter();
+        loop {
+            let answer = self.ask_once(method.clone(), name, query, content.clone()).await;
+            let (error, pause) = match answer {
+                Ok((status, body)) if status.is_success() => return Ok(body),
+                Ok((status, body)) => {
+                    let error = anyhow!("{}", refusal(status, &String::from_utf8_lossy(&body)));
+                    (error, pauses.next().filter(|_| may_pass(status)))
+                }
+                Err(error) => (error, pauses.next()),
+            };
+            let Some(pause) = pause else { return Err(error) };
+            tracing::warn!(error = format!("{error:#}"), ?pause, "asking again");
+            tokio::time::sleep(*pause).await;
+        }
+    }
+
+    /// The answer, if there is one. It is signed anew each time, since a signature is good for some minutes.
+    async fn ask_once(
+        &self,
+        method: Method,
+        name: Option<&str>,
+        query: &[(&str, &str)],
+        content: Bytes,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
         let name = name.map(|name| format!("/{}{name}", self.prefix)).unwrap_or_default();
         let path = format!("/{}{name}", self.bucket);
         let mut query: Vec<_> =
@@ -111,19 +148,22 @@ impl Bucket {
         let request =
             sign::Request { method: method.as_str(), path: &path, query: &query, content: &content };
         let headers = signed(&self.key, &request, &headers, Timestamp::now());
-        let mut request = self.http.request(method, url).body(content.clone());
+        // No object is larger than a piece, so a timeout may count all of it.
+        let mut request = self.http.request(method, url).timeout(SILENCE).body(content.clone());
         for (key, value) in headers {
             request = request.header(key, value);
         }
         let answer = request.send().await.map_err(reqwest::Error::without_url);
         let answer = answer.with_context(|| format!("{} does not answer", self.url))?;
         let status = answer.status();
-        let body = answer.bytes().await.context("read the answer of S3")?;
-        if status.is_success() {
-            return Ok(body);
-        }
-        bail!("{}", refusal(status, &String::from_utf8_lossy(&body)))
+        let body = answer.bytes().await.map_err(reqwest::Error::without_url);
+        Ok((status, body.context("read the answer of S3")?))
     }
+}
+
+/// Whether a refusal is of the moment: what is wrong with a request stays wrong.
+fn may_pass(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
 }
 
 fn refusal(status: StatusCode, body: &str) -> String {
@@ -153,6 +193,16 @@ fn texts<'x>(xml: &'x str, name: &str) -> impl Iterator<Item = String> + 'x {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_may_pass_is_asked_again() {
+        for passing in [500, 502, 503, 429, 408] {
+            assert!(may_pass(StatusCode::from_u16(passing).expect("a status")), "{passing}");
+        }
+        for lasting in [301, 400, 403, 404, 409, 412] {
+            assert!(!may_pass(StatusCode::from_u16(lasting).expect("a status")), "{lasting}");
+        }
+    }
 
     #[test]
     fn names_are_read_from_a_list_and_reasons_from_a_refusal() {

@@ -28,7 +28,13 @@ pub(crate) struct Database {
 
 /// Objects by their paths.
 #[derive(Default)]
-pub(crate) struct Objects(pub(crate) BTreeMap<String, Bytes>);
+pub(crate) struct Objects {
+    pub(crate) stored: BTreeMap<String, Bytes>,
+    /// So many requests are answered with this first.
+    pub(crate) refused: Vec<StatusCode>,
+    /// All that were made.
+    pub(crate) asked: usize,
+}
 
 pub(crate) type Shared<T> = Arc<Mutex<T>>;
 
@@ -139,6 +145,11 @@ async fn object(
     body: Bytes,
 ) -> Response {
     let mut fake = fake.lock().expect("nobody panicked");
+    fake.asked += 1;
+    if let Some(status) = fake.refused.pop() {
+        return (status, "<Error><Code>SlowDown</Code><Message>reduce your rate</Message></Error>")
+            .into_response();
+    }
     let authorization =
         headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !authorization.starts_with("AWS4-HMAC-SHA256 Credential=id/") {
@@ -150,17 +161,17 @@ async fn object(
         uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).collect();
     match method.as_str() {
         "PUT" => {
-            fake.0.insert(path, body);
+            fake.stored.insert(path, body);
             StatusCode::OK.into_response()
         }
         "DELETE" => {
-            fake.0.remove(&path);
+            fake.stored.remove(&path);
             StatusCode::NO_CONTENT.into_response()
         }
         _ if query.contains_key("list-type") => {
             let prefix = format!("/copies/{}", query["prefix"].replace("%2F", "/"));
             let skip: usize = query.get("continuation-token").map_or(0, |token| token.parse().expect("ours"));
-            let mut found = fake.0.keys().filter(|key| key.starts_with(&prefix)).skip(skip);
+            let mut found = fake.stored.keys().filter(|key| key.starts_with(&prefix)).skip(skip);
             let Some(key) = found.next() else { return "<ListBucketResult/>".into_response() };
             let next = match found.next() {
                 Some(_) => format!("<NextContinuationToken>{}</NextContinuationToken>", skip + 1),
@@ -170,7 +181,7 @@ async fn object(
             format!("<ListBucketResult><Contents><Key>{key}</Key></Contents>{next}</ListBucketResult>")
                 .into_response()
         }
-        _ => match fake.0.get(&path) {
+        _ => match fake.stored.get(&path) {
             Some(content) => content.clone().into_response(),
             None => (StatusCode::NOT_FOUND, "<Error><Code>NoSuchKey</Code></Error>").into_response(),
         },

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use axum::http::StatusCode;
 use fakes::{Database, Objects, Shared, TOKEN, database, s3};
 use iotpipeline_operator::backup::{Arguments, Place, RESTORING, Report, S3, backup, restore};
 
@@ -112,7 +113,7 @@ async fn what_was_copied_is_restored_from_a_folder_and_from_s3() {
         assert_eq!(restore(&of(&url), Some(&made.name)).await.expect("it is restored"), made);
         check(&to);
     }
-    let Objects(objects) = &*objects.lock().expect("nobody panicked");
+    let objects = &objects.lock().expect("nobody panicked").stored;
     assert!(objects.keys().all(|key| key.starts_with("/copies/lab/20")), "{:?}", objects.keys());
     assert!(!objects.values().any(|content| content.starts_with(b"tokens")), "tokens were copied");
 }
@@ -153,7 +154,7 @@ async fn wrong_credentials_are_told_and_leave_nothing() {
         "{}",
         folder.report()
     );
-    assert!(objects.lock().expect("nobody panicked").0.is_empty());
+    assert!(objects.lock().expect("nobody panicked").stored.is_empty());
 
     fs::write(folder.0.join("token"), "another").expect("a file can be written");
     backup(&folder.in_folder(&from), 1).await.expect_err("the token is wrong");
@@ -163,6 +164,25 @@ async fn wrong_credentials_are_told_and_leave_nothing() {
         folder.report()
     );
     assert_eq!(fs::read_dir(folder.copies()).expect("a folder").count(), 0);
+}
+
+#[tokio::test]
+async fn an_s3_that_is_busy_is_asked_again_and_one_that_refuses_is_not() {
+    let ((_, from), (objects, s3_url)) = (database(full()).await, s3().await);
+    let folder = Folder::new();
+    objects.lock().expect("nobody panicked").refused =
+        vec![StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+    let made = backup(&folder.in_s3(&from, &s3_url), 1).await.expect("a backup is made");
+    let (to, url) = empty().await;
+    assert_eq!(restore(&folder.in_s3(&url, &s3_url), None).await.expect("it is restored"), made);
+    check(&to);
+    let before = {
+        let mut objects = objects.lock().expect("nobody panicked");
+        objects.refused = vec![StatusCode::FORBIDDEN];
+        objects.asked
+    };
+    backup(&folder.in_s3(&from, &s3_url), 1).await.expect_err("it is refused");
+    assert_eq!(objects.lock().expect("nobody panicked").asked, before + 1);
 }
 
 #[tokio::test]
