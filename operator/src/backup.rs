@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::http;
-use manifest::{Manifest, Shard};
+use manifest::{Described, Manifest, Shard};
 pub use s3::S3;
 use source::{Access, Source};
 pub use store::Place;
@@ -34,6 +34,10 @@ pub const RESTORED: &str = "restored from the backup ";
 
 /// An incomplete backup that is older is nobody's any more: a Job may take an hour less.
 const ABANDONED: Duration = Duration::from_secs(13 * 60 * 60);
+
+/// So much of a warning is told, in characters: the kubelet cuts off what is longer than 4 KiB, and half a report is
+/// none.
+const WARNED: usize = 500;
 
 /// The database, and where backups are.
 #[derive(Args, Clone, Debug)]
@@ -68,6 +72,9 @@ pub struct Report {
     pub name: String,
     /// How many bytes it has.
     pub bytes: u64,
+    /// What failed that it doesn't need.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// Makes a backup, and removes what is too old.
@@ -78,22 +85,34 @@ pub async fn backup(arguments: &Arguments, keep: usize) -> anyhow::Result<Report
     tell(arguments, async {
         let (source, store) = open(arguments)?;
         let (now, name) = new_name(&store).await?;
-        // Also before, since it may have the room that this one needs.
-        prune(&store, usize::MAX, &name, now).await.context("remove what was interrupted")?;
+        // Before, since it may have the room that this one needs. Where it can't be removed, there may be room anyway.
+        if let Err(error) = remove_abandoned(&store, now).await {
+            tracing::warn!(error = format!("{error:#}"), "what was interrupted can't be removed");
+        }
         let bucket = source.describe(&arguments.organization, &arguments.bucket).await?;
-        let mut shards = Vec::new();
-        for id in manifest::shards_of(&bucket) {
-            let shard = save(&source, &store, &name, id).await;
-            shards.extend(shard.with_context(|| format!("save shard {id}"))?);
+        let described = Described::parse(&bucket)?;
+        let (mut shards, mut gone) = (Vec::new(), Vec::new());
+        for id in described.shards() {
+            match save(&source, &store, &name, id).await.with_context(|| format!("save shard {id}"))? {
+                Some(shard) => shards.push(shard),
+                None => gone.push(id),
+            }
+        }
+        if !gone.is_empty() {
+            let after = source.describe(&arguments.organization, &arguments.bucket).await?;
+            Described::parse(&after)?.check_gone(&described, &gone)?;
         }
         let manifest = Manifest { version: manifest::VERSION, bucket, shards };
         let file = format!("{name}/{}", manifest::FILE);
         store.put(&file, serde_json::to_vec(&manifest)?.into()).await?;
-        let report = Report { name, bytes: manifest.bytes() };
+        let mut report = Report { name, bytes: manifest.bytes(), warning: None };
         tracing::info!(backup = report.name, bytes = report.bytes, "complete");
-        prune(&store, keep, &report.name, now)
-            .await
-            .context("the backup is complete, but remove old ones")?;
+        // From here on there is a backup, whatever else fails.
+        if let Err(error) = remove_old(&store, keep, &report.name, &described.id).await {
+            let warning = format!("old ones can't be removed: {error:#}");
+            tracing::warn!(warning, "the backup is complete");
+            report.warning = Some(warning.chars().take(WARNED).collect());
+        }
         Ok(report)
     })
     .await
@@ -108,7 +127,7 @@ pub async fn restore(arguments: &Arguments, backup: Option<&str>) -> anyhow::Res
     tell(arguments, async {
         let (source, store) = open(arguments)?;
         let (name, manifest) = find(&store, backup).await?;
-        let report = Report { name, bytes: manifest.bytes() };
+        let report = Report { name, bytes: manifest.bytes(), warning: None };
         let organization = source.organization(&arguments.organization).await?;
         let description = format!("{RESTORED}{}", report.name);
         if let Some(there) = source.bucket(&organization, &arguments.bucket).await? {
@@ -176,7 +195,7 @@ async fn new_name(store: &Store) -> anyhow::Result<(Timestamp, String)> {
     }
 }
 
-/// Copies a shard; none, if the database has removed it meanwhile.
+/// Copies a shard; none, if the database says that it is not there.
 async fn save(source: &Source, store: &Store, backup: &str, id: u64) -> anyhow::Result<Option<Shard>> {
     let Some(mut copy) = source.read(id).await? else { return Ok(None) };
     let mut pieces = Vec::new();
@@ -198,24 +217,50 @@ async fn find(store: &Store, wanted: Option<&str>) -> anyhow::Result<(String, Ma
             format!("there is no complete backup {wanted}: there are {:?}", complete.collect::<Vec<_>>())
         }),
     }?;
-    let content = store.get(&format!("{name}/{}", manifest::FILE)).await?;
-    let manifest = Manifest::parse(&content).with_context(|| format!("read the manifest of {name}"))?;
-    Ok((name.clone(), manifest))
+    Ok((name.clone(), read_manifest(store, name).await?))
 }
 
-/// Removes all but the newest `keep`, and what was never finished; never what was just made, which is not the newest
-/// where clocks differ.
-async fn prune(store: &Store, keep: usize, made: &str, now: Timestamp) -> anyhow::Result<()> {
-    let abandoned = now.checked_sub(ABANDONED)?.strftime(manifest::NAME).to_string();
+async fn read_manifest(store: &Store, backup: &str) -> anyhow::Result<Manifest> {
+    let content = store.get(&format!("{backup}/{}", manifest::FILE)).await?;
+    Manifest::parse(&content).with_context(|| format!("read the manifest of {backup}"))
+}
+
+/// Removes what was never finished.
+async fn remove_abandoned(store: &Store, now: Timestamp) -> anyhow::Result<()> {
+    let before = now.checked_sub(ABANDONED)?.strftime(manifest::NAME).to_string();
     let found = manifest::group(store.list("").await?);
-    for backup in manifest::expired(&found, keep, &abandoned).into_iter().filter(|old| old.name != made) {
-        tracing::info!(backup = backup.name, "removing it");
-        // The manifest first: what is half removed is no backup.
-        let (manifests, pieces): (Vec<_>, Vec<_>) =
-            backup.files.iter().partition(|file| **file == manifest::FILE);
-        for file in manifests.into_iter().chain(pieces) {
-            store.delete(&format!("{}/{file}", backup.name)).await?;
+    for backup in manifest::abandoned(&found, &before) {
+        remove(store, backup).await?;
+    }
+    Ok(())
+}
+
+/// Removes all but the newest `keep` of this bucket; never what was just made, which is not the newest where clocks
+/// differ. Those of another bucket of the same name are not outlived by this one's: it may have been made anew, empty,
+/// because somebody wants them. What can't be read may be such.
+async fn remove_old(store: &Store, keep: usize, made: &str, bucket: &str) -> anyhow::Result<()> {
+    let found = manifest::group(store.list("").await?);
+    let (mut ours, mut unread) = (Vec::new(), None);
+    for backup in found.iter().filter(|backup| backup.is_complete()) {
+        match read_manifest(store, &backup.name).await {
+            Ok(manifest) if manifest.is_of(bucket) => ours.push(backup),
+            Ok(_) => {}
+            Err(error) => unread = Some(error),
         }
+    }
+    for backup in manifest::expired(&ours, keep).into_iter().filter(|old| old.name != made) {
+        remove(store, backup).await?;
+    }
+    unread.map_or(Ok(()), Err)
+}
+
+async fn remove(store: &Store, backup: &manifest::Found) -> anyhow::Result<()> {
+    tracing::info!(backup = backup.name, "removing it");
+    // The manifest first: what is half removed is no backup.
+    let (manifests, pieces): (Vec<_>, Vec<_>) =
+        backup.files.iter().partition(|file| **file == manifest::FILE);
+    for file in manifests.into_iter().chain(pieces) {
+        store.delete(&format!("{}/{file}", backup.name)).await?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -62,6 +62,11 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Whether it is of the bucket with this id. Its name says little: one that was made anew has the same.
+    pub(super) fn is_of(&self, bucket: &str) -> bool {
+        self.bucket["bucketID"] == bucket
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.shards.iter().flat_map(|shard| &shard.pieces).map(|piece| piece.size).sum()
     }
@@ -92,13 +97,63 @@ impl Found {
     }
 }
 
-/// The ids of all shards in InfluxDB's description of a bucket.
-pub(super) fn shards_of(bucket: &Value) -> Vec<u64> {
-    let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
-    let policies = list(bucket, "retentionPolicies");
-    let groups = policies.iter().flat_map(|policy| list(policy, "shardGroups"));
-    let shards = groups.flat_map(|group| list(&group, "shards"));
-    shards.filter_map(|shard| shard["id"].as_u64()).collect()
+/// What is read of InfluxDB's description of a bucket. What is not as InfluxDB 2 writes it is an error: taken for
+/// nothing, it would be a backup of nothing.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Described {
+    #[serde(rename = "bucketID")]
+    pub(super) id: String,
+    retention_policies: Vec<Policy>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Policy {
+    // Null is Go's empty list. Without this, serde would take a field that is missing for null.
+    #[serde(deserialize_with = "Option::deserialize")]
+    shard_groups: Option<Vec<Group>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Group {
+    /// Its points have reached their end; its files go soon, or have gone.
+    deleted_at: Option<String>,
+    #[serde(deserialize_with = "Option::deserialize")]
+    shards: Option<Vec<ShardId>>,
+}
+
+#[derive(Deserialize)]
+struct ShardId {
+    id: u64,
+}
+
+impl Described {
+    pub(super) fn parse(bucket: &Value) -> anyhow::Result<Self> {
+        let described = Self::deserialize(bucket).context("understand the description of the bucket")?;
+        ensure!(
+            !described.retention_policies.is_empty(),
+            "the bucket is described without retentionPolicies"
+        );
+        Ok(described)
+    }
+
+    /// The ids of all shards that are not deleted.
+    pub(super) fn shards(&self) -> Vec<u64> {
+        let groups = self.retention_policies.iter().flat_map(|policy| policy.shard_groups.iter().flatten());
+        let there = groups.filter(|group| group.deleted_at.is_none());
+        there.flat_map(|group| group.shards.iter().flatten()).map(|shard| shard.id).collect()
+    }
+
+    /// Fails if one of these shards is there after all, although it could not be read.
+    pub(super) fn check_gone(&self, before: &Self, gone: &[u64]) -> anyhow::Result<()> {
+        ensure!(self.id == before.id, "the bucket was deleted and made again meanwhile");
+        match self.shards().iter().find(|id| gone.contains(id)) {
+            Some(id) => bail!("save shard {id}: the database lists it, and says that it is not there"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Whether a backup can be called so.
@@ -121,11 +176,14 @@ pub(super) fn group(files: Vec<String>) -> Vec<Found> {
     found.into_iter().map(|(name, files)| Found { name, files }).collect()
 }
 
-/// All complete ones but the newest, and the incomplete ones from before `abandoned`: another may be in the making.
-pub(super) fn expired<'f>(found: &'f [Found], keep: usize, abandoned: &str) -> Vec<&'f Found> {
-    let complete = found.iter().rev().filter(|backup| backup.is_complete()).skip(keep);
-    let incomplete = found.iter().filter(|backup| !backup.is_complete() && backup.name.as_str() < abandoned);
-    complete.chain(incomplete).collect()
+/// All of these but the newest.
+pub(super) fn expired<'f>(complete: &[&'f Found], keep: usize) -> Vec<&'f Found> {
+    complete.iter().rev().skip(keep).copied().collect()
+}
+
+/// The incomplete ones from before then: another may be in the making.
+pub(super) fn abandoned<'f>(found: &'f [Found], before: &str) -> Vec<&'f Found> {
+    found.iter().filter(|backup| !backup.is_complete() && backup.name.as_str() < before).collect()
 }
 
 #[cfg(test)]
@@ -148,12 +206,13 @@ mod tests {
             pieces.chain(complete.iter().map(|name| format!("{name}/{FILE}"))).chain(others).collect()
         };
         let all = group(files(&NAMES));
-        assert_eq!(names(expired(&all, 3, "20260104T000000Z")), [NAMES[0]]);
-        assert!(expired(&all, 9, "20260104T000000Z").is_empty());
+        assert_eq!(names(expired(&all.iter().collect::<Vec<_>>(), 3)), [NAMES[0]]);
+        assert!(expired(&all.iter().collect::<Vec<_>>(), 9).is_empty());
+        assert!(abandoned(&all, "20260105T000000Z").is_empty());
         // The second was interrupted; so was the fourth, unless it is still being made.
         let some = group(files(&[NAMES[0], NAMES[2]]));
-        assert_eq!(names(expired(&some, 1, "20260103T120000Z")), [NAMES[0], NAMES[1]]);
-        assert_eq!(names(expired(&some, 2, "20260105T000000Z")), [NAMES[1], NAMES[3]]);
+        assert_eq!(names(abandoned(&some, "20260103T120000Z")), [NAMES[1]]);
+        assert_eq!(names(abandoned(&some, "20260105T000000Z")), [NAMES[1], NAMES[3]]);
     }
 
     #[test]
@@ -174,10 +233,52 @@ mod tests {
         }
     }
 
+    fn bucket(groups: &Value) -> Value {
+        json!({"bucketID": "b1", "retentionPolicies": [{"shardGroups": groups}]})
+    }
+
+    fn described(groups: &Value) -> Described {
+        Described::parse(&bucket(groups)).expect("it is as InfluxDB writes it")
+    }
+
     #[test]
     fn every_shard_of_a_bucket_is_found() {
-        let groups = json!([{"shards": [{"id": 1}, {"id": 2}]}, {"shards": []}, {"shards": [{"id": 7}]}]);
-        assert_eq!(shards_of(&json!({"retentionPolicies": [{"shardGroups": groups}]})), [1, 2, 7]);
-        assert_eq!(shards_of(&json!({"retentionPolicies": [{"shardGroups": null}]})), [] as [u64; 0]);
+        let groups = json!([
+            {"shards": [{"id": 1}, {"id": 2}]}, {"shards": []}, {"shards": [{"id": u64::MAX}]},
+            {"shards": [{"id": 9}], "deletedAt": "2026-01-01T00:00:00Z"}, {"shards": null},
+        ]);
+        assert_eq!(described(&groups).shards(), [1, 2, u64::MAX]);
+        assert_eq!(described(&json!(null)).shards(), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn a_description_that_is_not_understood_is_no_bucket_without_shards() {
+        for groups in [json!("x"), json!([{}]), json!([{"shards": [{}]}]), json!([{"shards": [{"id": "1"}]}])]
+        {
+            assert!(Described::parse(&bucket(&groups)).is_err(), "{groups}");
+        }
+        for whole in [
+            json!({}),
+            json!({"bucketID": "b1"}),
+            json!({"bucketID": "b1", "retentionPolicies": null}),
+            json!({"bucketID": "b1", "retentionPolicies": []}),
+            json!({"bucketID": "b1", "retentionPolicies": [{}]}),
+            json!({"retentionPolicies": [{"shardGroups": []}]}),
+        ] {
+            assert!(Described::parse(&whole).is_err(), "{whole}");
+        }
+    }
+
+    #[test]
+    fn a_shard_that_could_not_be_read_has_gone_only_if_the_database_lists_it_no_more() {
+        let before = described(&json!([{"shards": [{"id": 1}, {"id": 2}]}]));
+        let deleted =
+            json!([{"shards": [{"id": 1}]}, {"shards": [{"id": 2}], "deletedAt": "2026-01-01T00:00:00Z"}]);
+        for after in [json!([{"shards": [{"id": 1}]}]), deleted] {
+            assert!(described(&after).check_gone(&before, &[2]).is_ok(), "{after}");
+        }
+        assert!(before.check_gone(&before, &[2]).is_err_and(|error| error.to_string().contains("shard 2")));
+        let other = Described { id: "b2".into(), ..described(&json!([])) };
+        assert!(other.check_gone(&before, &[2]).is_err(), "it is another bucket");
     }
 }

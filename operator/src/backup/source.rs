@@ -223,15 +223,20 @@ impl Copy {
                     piece.extend_from_slice(&chunk);
                 }
                 None if ends_tar(self.tail.make_contiguous()) => break,
-                None => bail!(
-                    "the database broke off: {}",
-                    String::from_utf8_lossy(self.tail.make_contiguous()).trim_matches('\0').trim()
-                ),
+                None => bail!("the database broke off: {}", last_words(self.tail.make_contiguous())),
             }
         }
         self.rest = piece.split_off(piece.len().min(PIECE));
         Ok(Some(Bytes::from(piece)).filter(|piece| !piece.is_empty()))
     }
+}
+
+/// The message of the API's error at the end of a file that was broken off. The rest are somebody's points.
+fn last_words(tail: &[u8]) -> String {
+    let text = String::from_utf8_lossy(tail);
+    let error = text.rfind(r#"{"code":"#).map(|at| text[at..].trim());
+    let is_error = |error: &&str| serde_json::from_str::<Value>(error).is_ok();
+    error.filter(is_error).map_or_else(|| "without a word".into(), http::said)
 }
 
 fn ends_tar(tail: &[u8]) -> bool {
@@ -245,5 +250,19 @@ impl Restored {
         mapping
             .map(|mapping| mapping.new_id)
             .with_context(|| format!("the database has no place for shard {old}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_broken_shard_the_error_is_told_and_no_point() {
+        let error = br#"{"code":"internal error","message":"no such file"}"#;
+        assert_eq!(last_words(&[b"temperature=21\0\0", &error[..], b"\n"].concat()), "no such file");
+        for tail in [&b"temperature=21"[..], b"", br#"temperature=21{"code":"x","message":"cut"#] {
+            assert_eq!(last_words(tail), "without a word");
+        }
     }
 }

@@ -16,6 +16,9 @@ use super::pod::{self, Pod};
 use super::{hash, metadata, part_metadata};
 use crate::plan::{BackupPlace, BackupPod, Backups, Identity, Plan, Restore};
 
+/// What does the work in these pods.
+pub const CONTAINER: &str = "backup";
+
 /// The user of the operator's image.
 const USER: i64 = 65532;
 
@@ -159,7 +162,7 @@ fn template(
         volume_mounts: Some(mounts),
         // Where the program could not say why, its log does.
         termination_message_policy: Some("FallbackToLogsOnError".into()),
-        ..pod::container("backup", &backup.image)
+        ..pod::container(CONTAINER, &backup.image)
     };
     let mut template = pod::template(
         &plan.pipeline,

@@ -9,13 +9,15 @@ use kube::ResourceExt;
 use super::{pod_refused, pods_of, trouble, warning};
 use crate::backup::Report;
 use crate::observe::Children;
+use crate::resources::backup::CONTAINER;
 use crate::resources::names::{COMPONENT, Component};
 use crate::status::{Backup, Part};
 
-/// The pods of a Job that are done, and how.
+/// The pods of a Job that are done, and how. A mesh's sidecar may be among their containers.
 fn ended(component: Component, pods: &[Pod]) -> impl Iterator<Item = &ContainerStateTerminated> {
     pods_of(component, pods).filter(|pod| has_ended(pod)).filter_map(|pod| {
-        let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
+        let mut containers = pod.status.as_ref()?.container_statuses.iter().flatten();
+        let container = containers.find(|container| container.name == CONTAINER)?;
         container.state.as_ref()?.terminated.as_ref()
     })
 }
@@ -32,8 +34,8 @@ pub fn of_backups(children: &Children) -> Backup {
     let last = ended(component, pods).max_by_key(|end| when(end));
     let made = ended(component, pods).filter(|end| end.exit_code == 0).max_by_key(|end| when(end));
     let made = made.and_then(|end| {
-        let Report { name, .. } = serde_json::from_str(end.message.as_deref()?).ok()?;
-        Some(BackupStatus { name, time: format!("{:.0}", when(end)?) })
+        let Report { name, warning, .. } = serde_json::from_str(end.message.as_deref()?).ok()?;
+        Some((BackupStatus { name, time: format!("{:.0}", when(end)?) }, warning))
     });
     let is_explained = |failure: &&JobCondition| {
         failure.reason.as_deref() == Some("BackoffLimitExceeded")
@@ -47,13 +49,14 @@ pub fn of_backups(children: &Children) -> Backup {
             Some(Part::not_ready("BackupFailed", failure.message.clone().unwrap_or_default()))
         }
         (None, Some(end)) if end.exit_code == 0 => Some(match &made {
-            Some(made) => Part::ready(format!("{} is complete", made.name)),
+            Some((made, None)) => Part::ready(format!("{} is complete", made.name)),
+            Some((made, Some(warning))) => Part::ready(format!("{} is complete; {warning}", made.name)),
             None => Part::ready("the last backup is complete"),
         }),
         (None, Some(end)) => Some(Part::not_ready("BackupFailed", words(end))),
         (None, None) => None,
     };
-    Backup { last: stuck(component, children).or(last), made }
+    Backup { last: stuck(component, children).or(last), made: made.map(|(made, _)| made) }
 }
 
 /// How the restore of this name goes.
@@ -173,6 +176,12 @@ mod tests {
         let made = BackupStatus { name: "20260101T030000Z".into(), time: "2026-01-01T03:00:00Z".into() };
         assert_eq!(good.made, Some(made.clone()));
         assert_eq!(good.last, Some(Part::ready("20260101T030000Z is complete")));
+        let warned = r#"{"name":"20260101T033000Z","bytes":7,"warning":"old ones can't be removed: no"}"#;
+        children.pods.push(done("backup", 0, "03:30", warned));
+        let told = of_backups(&children).last.expect("it is told");
+        assert!(told.ready, "there is a backup");
+        assert_eq!(told.message, "20260101T033000Z is complete; old ones can't be removed: no");
+        children.pods.pop();
         children.pods.push(done("backup", 1, "04:00", "no room\n"));
         let bad = of_backups(&children);
         assert_eq!(bad.last, Some(Part::not_ready("BackupFailed", "no room")));
@@ -193,6 +202,20 @@ mod tests {
         assert_eq!(told(&children), Some("no room".into()));
         children.pods = vec![done("backup", 0, "01:00", COMPLETE)];
         assert_eq!(told(&children), Some("reached the limit".into()), "the pod is another Job's");
+    }
+
+    #[test]
+    fn what_a_sidecar_of_somebody_else_s_says_is_not_the_backup_s() {
+        let mut pod = done("backup", 0, "03:00", COMPLETE);
+        let statuses = pod.status.as_mut().and_then(|status| status.container_statuses.as_mut());
+        let statuses = statuses.expect("there are some");
+        let mut sidecar = statuses[0].clone();
+        sidecar.name = "proxy".into();
+        let end = sidecar.state.as_mut().and_then(|state| state.terminated.as_mut()).expect("it has ended");
+        (end.exit_code, end.message) = (137, Some("killed".into()));
+        statuses.insert(0, sidecar);
+        let children = Children { pods: vec![pod], ..Children::default() };
+        assert!(of_backups(&children).last.is_some_and(|part| part.ready));
     }
 
     #[test]

@@ -20,6 +20,12 @@ pub(crate) struct Database {
     pub(crate) shards: BTreeMap<u64, Vec<u8>>,
     /// Shards that the description of the bucket has, and that have gone since.
     pub(crate) gone: Vec<u64>,
+    /// Whether the descriptions after that go on naming them.
+    pub(crate) insists: bool,
+    /// So often the bucket was described.
+    pub(crate) asked: usize,
+    /// Another id of the bucket than `b1`.
+    pub(crate) id: Option<String>,
     /// The description of the bucket that was named last.
     pub(crate) named: String,
     /// As the restored bucket was asked for.
@@ -77,7 +83,10 @@ async fn influxdb(
     let id = || last.parse::<u64>().expect("a shard's id");
     let path = uri.path().trim_end_matches(&last);
     match (method.as_str(), path, last.as_str()) {
-        ("GET", "/api/v2/backup/", "metadata") => metadata(&fake),
+        ("GET", "/api/v2/backup/", "metadata") => {
+            fake.asked += 1;
+            metadata(&fake)
+        }
         ("GET", "/api/v2/backup/shards/", _) => match fake.shards.get(&id()) {
             Some(content) => content.clone().into_response(),
             None => refuse(StatusCode::NOT_FOUND, "shard not found"),
@@ -123,10 +132,12 @@ async fn influxdb(
 }
 
 fn metadata(fake: &Database) -> Response {
-    let shards: Vec<_> = fake.shards.keys().chain(&fake.gone).map(|id| json!({"id": id})).collect();
+    let gone = fake.gone.iter().filter(|_| fake.insists || fake.asked == 1);
+    let shards: Vec<_> = fake.shards.keys().chain(gone).map(|id| json!({"id": id})).collect();
+    let id = fake.id.as_deref().unwrap_or("b1");
     let buckets = json!([
         {"organizationName": "other", "bucketName": "mesure"},
-        {"organizationName": "lab", "bucketName": "mesure", "retentionPolicies": [
+        {"organizationName": "lab", "bucketID": id, "bucketName": "mesure", "retentionPolicies": [
             {"duration": 3_600_000_000_000_u64, "shardGroups": [{"shards": shards}]}]},
     ]);
     let part = |name: &str, content: &str| {

@@ -65,6 +65,9 @@ impl Folder {
     }
 }
 
+/// A manifest of a backup of the bucket `b1`.
+const MANIFEST: &str = r#"{"version":1,"bucket":{"bucketID":"b1"},"shards":[]}"#;
+
 /// A shard as InfluxDB sends it, so far as it is looked at.
 fn tar(size: usize, seed: u8) -> Vec<u8> {
     let mut content: Vec<u8> = (0..size).map(|index| (index % 251) as u8 ^ seed).collect();
@@ -222,10 +225,49 @@ async fn what_the_database_breaks_off_is_no_backup() {
     let folder = Folder::new();
     backup(&folder.in_folder(&from), 1).await.expect_err("a shard is not whole");
     assert!(folder.report().contains("save shard 5: the database broke off: "), "{}", folder.report());
-    assert!(folder.report().contains(r#""message":"disk""#), "{}", folder.report());
+    assert!(folder.report().ends_with("broke off: disk"), "{}", folder.report());
     let (_, url) = empty().await;
     restore(&folder.in_folder(&url), None).await.expect_err("there is none");
     assert_eq!(folder.report(), "there is no complete backup");
+}
+
+#[tokio::test]
+async fn a_shard_that_is_listed_and_not_there_is_no_reason_to_leave_it_out() {
+    let (_, from) = database(Database { insists: true, ..full() }).await;
+    let folder = Folder::new();
+    backup(&folder.in_folder(&from), 1).await.expect_err("a shard is missing");
+    assert!(folder.report().starts_with("save shard 6: the database lists it"), "{}", folder.report());
+    restore(&folder.in_folder(&from), None).await.expect_err("it is no backup");
+    assert_eq!(folder.report(), "there is no complete backup");
+}
+
+#[tokio::test]
+async fn backups_of_another_bucket_of_the_same_name_are_not_rotated_out() {
+    let folder = Folder::new();
+    let (_, before) = database(full()).await;
+    let good = backup(&folder.in_folder(&before), 1).await.expect("a backup is made");
+    let (_, anew) = database(Database { id: Some("b7".into()), ..Database::default() }).await;
+    let empty = backup(&folder.in_folder(&anew), 1).await.expect("a backup is made");
+    let newer = backup(&folder.in_folder(&anew), 1).await.expect("a backup is made");
+    assert_eq!(names(&folder.copies()), [good.name, newer.name], "{} is too old", empty.name);
+}
+
+#[tokio::test]
+async fn a_backup_is_complete_also_where_old_ones_can_t_be_removed() {
+    let (_, from) = database(full()).await;
+    let folder = Folder::new();
+    // No file can be removed that is a folder.
+    for (name, file) in [("20260101T000000Z", "manifest.json"), ("20260102T000000Z", "shard-1.000000")] {
+        fs::create_dir_all(folder.copies().join(name).join("stuck")).expect("a folder can be made");
+        fs::write(folder.copies().join(name).join(file), MANIFEST).expect("a file can be written");
+    }
+    let made = backup(&folder.in_folder(&from), 1).await.expect("there is a backup");
+    let warning = made.warning.clone().expect("it is told");
+    assert!(warning.starts_with("old ones can't be removed: delete the file 20260101T000000Z"), "{warning}");
+    assert_eq!(serde_json::from_str::<Report>(&folder.report()).expect("a report"), made);
+    let (to, url) = empty().await;
+    restore(&folder.in_folder(&url), Some(&made.name)).await.expect("it is restored");
+    check(&to);
 }
 
 #[tokio::test]
@@ -235,7 +277,7 @@ async fn the_newest_are_kept_and_what_was_interrupted_long_ago_is_removed() {
     let make = |name: &str, files: &[&str]| {
         fs::create_dir_all(folder.copies().join(name)).expect("a folder can be made");
         for file in files {
-            fs::write(folder.copies().join(name).join(file), "").expect("a file can be written");
+            fs::write(folder.copies().join(name).join(file), MANIFEST).expect("a file can be written");
         }
     };
     make("20260101T000000Z", &["shard-1.000000", "manifest.json"]);
@@ -277,7 +319,7 @@ async fn what_was_just_made_is_kept_also_where_another_backup_is_from_the_future
     let folder = Folder::new();
     let future = folder.copies().join("29990101T000000Z");
     fs::create_dir_all(&future).expect("a folder can be made");
-    fs::write(future.join("manifest.json"), "").expect("a file can be written");
+    fs::write(future.join("manifest.json"), MANIFEST).expect("a file can be written");
     let made = backup(&folder.in_folder(&from), 1).await.expect("a backup is made");
     assert_eq!(names(&folder.copies()), [made.name.as_str(), "29990101T000000Z"]);
 }
