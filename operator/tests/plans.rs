@@ -215,3 +215,31 @@ fn pipelines_that_share_a_bucket_have_a_folder_each_and_their_keys_are_in_files_
         assert!(!objects.contains("the-id-of-the-key") && !objects.contains("the-key-itself"), "{objects}");
     }
 }
+
+#[test]
+fn a_restore_that_is_to_do_something_else_is_another_job() {
+    let job = |from: &str, more: &str| {
+        let spec = format!("{{database: {{{more}restoreFrom: {from}}}, {ROUTES}}}");
+        let secrets = ["s", "t"].map(|name| {
+            format!("\n---\nmetadata: {{name: {name}}}\nstringData: {{accessKeyId: i, secretAccessKey: k}}")
+        });
+        let case = Case::parse(&format!("{HEAD}{spec}{}", secrets.concat()));
+        let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("a plan");
+        desired(&plan, &tokens()).restore.expect("a Job").metadata.name.expect("it has a name")
+    };
+    let s3 = |secret: &str, region: &str| {
+        format!("{{s3: {{url: 'https://s3/c', region: {region}, credentialsSecretRef: {{name: {secret}}}}}}}")
+    };
+    let names = [
+        job(&s3("s", "a"), ""),
+        job(&s3("t", "a"), ""),
+        job(&s3("s", "b"), ""),
+        job(&s3("s", "a"), "bucket: other, "),
+        job("{volume: {claimName: s}}", ""),
+        job("{volume: {claimName: t}}", ""),
+        job("{backup: 20260101T000000Z, volume: {claimName: t}}", ""),
+    ];
+    let different: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(different.len(), names.len(), "{names:?}");
+    assert_eq!(job(&s3("s", "a"), ""), names[0]);
+}

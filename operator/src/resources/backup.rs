@@ -77,23 +77,31 @@ pub(super) fn desired(plan: &Plan, backups: &Backups) -> BackupObjects {
     BackupObjects { claim, cron_job, job }
 }
 
-/// What restores a backup. Another backup, or another place, is another Job.
+/// What restores a backup. Whatever else it is to do makes it another Job, since a Job can't be changed.
 pub(super) fn restore(plan: &Plan, restore: &Restore) -> Job {
+    let arguments = restore_arguments(plan, restore);
+    let template = template(plan, Component::Restore, &restore.pod, &restore.place, arguments);
+    job(&plan.pipeline, Component::Restore, restore_name(plan, restore), template)
+}
+
+fn restore_arguments(plan: &Plan, restore: &Restore) -> Vec<String> {
     let mut arguments = vec!["restore".to_owned()];
     arguments.extend(of_database(plan));
     if let Some(backup) = &restore.backup {
         arguments.extend(pairs(&[("--backup", backup)]));
     }
-    let template = template(plan, Component::Restore, &restore.pod, &restore.place, arguments);
-    job(&plan.pipeline, Component::Restore, restore_name(plan, restore), template)
+    arguments
 }
 
-/// What the Job is called that restores this backup.
+/// What the Job is called that does this.
 pub fn restore_name(plan: &Plan, restore: &Restore) -> String {
-    let claim = if let BackupPlace::Claim(claim) = &restore.place { claim.as_str() } else { "" };
-    let place = place_arguments(&restore.place).join(" ");
-    let what = format!("{place} {claim} {}", restore.backup.as_deref().unwrap_or_default());
-    name(&plan.pipeline, Component::Restore, &what)
+    let mut what = restore_arguments(plan, restore);
+    what.extend(place_arguments(&restore.place));
+    what.push(match &restore.place {
+        BackupPlace::Claim(claim) => claim.clone(),
+        BackupPlace::S3(s3) => s3.credentials_secret_ref.name.clone(),
+    });
+    name(&plan.pipeline, Component::Restore, &what.join("\n"))
 }
 
 fn name(identity: &Identity, component: Component, what: &str) -> String {
@@ -177,7 +185,10 @@ fn template(
             grace_seconds: 30,
         },
     );
-    template.spec.get_or_insert_default().restart_policy = Some("Never".into());
+    let spec = template.spec.get_or_insert_default();
+    spec.restart_policy = Some("Never".into());
+    // The Job has it too; but a Job that is deleted without its pods, or that nobody looks after, ends none.
+    spec.active_deadline_seconds = Some(LONGEST);
     backup.overlay.over(&template)
 }
 
@@ -212,13 +223,4 @@ fn place_arguments(place: &BackupPlace) -> Vec<String> {
 /// A value that begins with a hyphen is none of the program's own options.
 fn pairs(pairs: &[(&str, &str)]) -> Vec<String> {
     pairs.iter().map(|(name, value)| format!("{name}={value}")).collect()
-}
-
-/// The port of S3, for those who may go there.
-pub(super) fn port(place: &BackupPlace) -> Option<i32> {
-    let BackupPlace::S3(s3) = place else { return None };
-    let (scheme, rest) = s3.url.split_once("://")?;
-    let host = rest.split('/').next()?;
-    let port = host.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-    Some(port.unwrap_or(if scheme == "https" { 443 } else { 80 }))
 }

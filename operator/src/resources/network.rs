@@ -12,8 +12,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::names::Component;
-use super::{Desired, backup, part_metadata};
-use crate::plan::{Broker, DatabasePlace, Plan};
+use super::{Desired, part_metadata};
+use crate::plan::{BackupPlace, Broker, DatabasePlace, Plan};
 
 /// Name resolution; pods of OpenShift's listen on the second.
 const DNS: [i32; 2] = [53, 5353];
@@ -57,12 +57,11 @@ pub(super) fn policies(plan: &Plan, desired: &Desired) -> Vec<NetworkPolicy> {
     );
     policies.extend(copies.into_iter().flatten().map(|(component, place)| {
         let mut egress = vec![dns(), to_database.clone()];
-        // A policy names no hosts, and S3 may be anywhere.
+        // A policy names no hosts, and S3 may be anywhere. Its port in the address is a Service's, where it is in the
+        // cluster, and a policy is held against the pod's, which nobody has told us.
+        let is_elsewhere = matches!(place, BackupPlace::S3(_));
         egress.extend(
-            backup::port(place).map(|port| NetworkPolicyEgressRule {
-                to: None,
-                ports: Some(vec![network_port(port, "TCP")]),
-            }),
+            is_elsewhere.then(|| NetworkPolicyEgressRule { to: None, ports: Some(vec![any_port("TCP")]) }),
         );
         policy(component, Vec::new(), egress)
     }));
@@ -102,6 +101,10 @@ fn ports(template: &PodTemplateSpec) -> Vec<NetworkPolicyPort> {
 
 fn network_port(port: i32, protocol: &str) -> NetworkPolicyPort {
     NetworkPolicyPort { port: Some(IntOrString::Int(port)), protocol: Some(protocol.into()), end_port: None }
+}
+
+fn any_port(protocol: &str) -> NetworkPolicyPort {
+    NetworkPolicyPort { port: None, protocol: Some(protocol.into()), end_port: None }
 }
 
 fn from(peers: Option<Vec<NetworkPolicyPeer>>, ports: Vec<NetworkPolicyPort>) -> NetworkPolicyIngressRule {

@@ -62,7 +62,8 @@ pub fn of_backups(children: &Children) -> Backup {
 /// How the restore of this name goes.
 pub fn of_restore(job: &str, children: &Children) -> Part {
     let (component, pods) = (Component::Restore, &children.pods);
-    let failure = failures(component, children).next();
+    let its = |found: &&Job| found.name_any() == job;
+    let failure = jobs_of(component, children).filter(its).find_map(|job| condition(job, "Failed"));
     let last = ended(component, pods).filter(|end| end.exit_code != 0).max_by_key(|end| when(end)).map(words);
     if let Some(failure) = failure {
         let why = last.or_else(|| failure.message.clone()).unwrap_or_default();
@@ -71,6 +72,16 @@ pub fn of_restore(job: &str, children: &Children) -> Part {
             format!(
                 "{why}: correct database.restoreFrom, or delete the Job {job} to try again, or remove \
                  database.restoreFrom to begin with an empty bucket"
+            ),
+        );
+    }
+    // Who asks has looked for the bucket after this was seen.
+    if jobs_of(component, children).filter(its).any(|job| condition(job, "Complete").is_some()) {
+        return Part::not_ready(
+            "RestoreFailed",
+            format!(
+                "the Job {job} has restored the bucket, and it has gone since: delete the Job to restore it again, or \
+                 remove database.restoreFrom to begin with an empty bucket"
             ),
         );
     }
@@ -95,10 +106,7 @@ fn stuck(component: Component, children: &Children) -> Option<Part> {
 /// Whether a Job is at work and has no pod, which it may not be allowed to make.
 pub(super) fn lacks_pods(job: &Job) -> bool {
     let Some(status) = &job.status else { return false };
-    let has_ended = |condition: &JobCondition| {
-        matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True"
-    };
-    let is_over = status.conditions.iter().flatten().any(has_ended);
+    let is_over = ["Complete", "Failed"].iter().any(|type_| condition(job, type_).is_some());
     status.start_time.is_some() && status.active.unwrap_or(0) == 0 && !is_over
 }
 
@@ -111,8 +119,13 @@ fn jobs_of(component: Component, children: &Children) -> impl Iterator<Item = &J
 }
 
 fn failures(component: Component, children: &Children) -> impl Iterator<Item = &JobCondition> {
-    let conditions = jobs_of(component, children).filter_map(|job| job.status.as_ref()?.conditions.as_ref());
-    conditions.flatten().filter(|condition| condition.type_ == "Failed" && condition.status == "True")
+    jobs_of(component, children).filter_map(|job| condition(job, "Failed"))
+}
+
+/// This condition of a Job, if it is true.
+fn condition<'j>(job: &'j Job, type_: &str) -> Option<&'j JobCondition> {
+    let mut conditions = job.status.as_ref()?.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
 fn failed_at(failure: &JobCondition) -> Option<Timestamp> {
@@ -261,10 +274,25 @@ mod tests {
         assert!(again.message.contains("tries again, after: the file f is damaged"), "{}", again.message);
         children.jobs = vec![failed("backup", "03:00")];
         assert_eq!(of_restore("j", &children).reason, "Restoring");
+        let mut former = failed("restore", "03:00");
+        former.metadata.name = Some("former".into());
+        children.jobs.push(former);
+        assert_eq!(of_restore("j", &children).reason, "Restoring", "what is asked for now has not failed");
         children.jobs.push(failed("restore", "03:00"));
         let over = of_restore("j", &children);
         assert_eq!(over.reason, "RestoreFailed");
         assert!(over.message.starts_with("the file f is damaged: correct"), "{}", over.message);
         assert!(over.message.contains("delete the Job j"), "{}", over.message);
+    }
+
+    #[test]
+    fn a_restore_whose_bucket_has_gone_after_it_is_not_under_way() {
+        let mut job = failed("restore", "03:00");
+        let conditions = job.status.as_mut().and_then(|status| status.conditions.as_mut());
+        conditions.expect("there are some")[0].type_ = "Complete".into();
+        let children = Children { jobs: vec![job], ..Children::default() };
+        let over = of_restore("j", &children);
+        assert_eq!(over.reason, "RestoreFailed");
+        assert!(over.message.contains("delete the Job to restore it again"), "{}", over.message);
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use axum::http::StatusCode;
-use fakes::{Database, Objects, Shared, TOKEN, database, s3};
+use fakes::{Database, Shared, TOKEN, database, s3};
 use iotpipeline_operator::backup::{Arguments, Place, RESTORING, Report, S3, backup, restore};
 
 /// A folder of its own for each test. Removed when dropped.
