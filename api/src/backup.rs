@@ -6,6 +6,11 @@ use serde::{Deserialize, Serialize};
 use crate::iotpipeline::{SecretName, Storage};
 use crate::schema::{as_for_backup, rules};
 
+mod schedule;
+
+pub use schedule::is_schedule;
+use schedule::schedule_rule;
+
 /// Copies of the bucket: on a schedule, and when the annotation iotpipeline.io/backup gets another value.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -16,7 +21,7 @@ pub struct Backup {
     /// When, in UTC, as cron has it. Absent: on demand only. Example: 0 3 * * *
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-validations" = rules(&[
-        ("self.matches('^@[a-z]+$|^[^ =]+( [^ =]+){4}$')",
+        (&schedule_rule(),
          "not a schedule: write minute, hour, day, month and day of the week, such as 0 3 * * *"),
     ])))]
     pub schedule: Option<String>,

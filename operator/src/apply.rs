@@ -194,13 +194,14 @@ pub async fn apply(
             }
         }
     }
-    if let Some(job) = restore {
+    if let Part::Wanted(job) = restore {
         pass.once(&children.jobs, job).await?;
     }
     let withheld: Vec<Component> = [
         (Component::Bridge, matches!(bridge, Part::Withheld)),
         (Component::Dashboard, matches!(dashboard, Part::Withheld)),
         (Component::Backup, matches!(backups, Part::Withheld)),
+        (Component::Restore, matches!(restore, Part::Withheld)),
     ]
     .into_iter()
     .filter_map(|(component, withheld)| withheld.then_some(component))

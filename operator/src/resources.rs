@@ -55,7 +55,7 @@ pub struct Desired {
     /// Backups, once there is something to copy.
     pub backups: Part<BackupObjects>,
     /// What restores the database.
-    pub restore: Option<Job>,
+    pub restore: Part<Job>,
     /// What is around the parts.
     pub surroundings: Surroundings,
 }
@@ -164,8 +164,8 @@ pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
         _ => None,
     };
     let backups = match (&plan.backups, &tokens.bridge) {
-        (Some(backups), Some(_)) => Part::Wanted(backup::desired(plan, backups)),
-        (Some(_), None) => Part::Withheld,
+        (Some(backups), Some(_)) if backups.refused.is_none() => Part::Wanted(backup::desired(plan, backups)),
+        (Some(_), _) => Part::Withheld,
         (None, _) => Part::Unwanted,
     };
     let mut desired = Desired {
@@ -177,7 +177,11 @@ pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
         dashboard,
         dashboard_token,
         backups,
-        restore: plan.restore.as_ref().map(|from| backup::restore(plan, from)),
+        restore: match &plan.restore {
+            Some(from) if from.refused.is_none() => Part::Wanted(backup::restore(plan, from)),
+            Some(_) => Part::Withheld,
+            None => Part::Unwanted,
+        },
         surroundings: Surroundings::default(),
     };
     place(plan, &mut desired);

@@ -3,7 +3,7 @@
 mod support;
 
 use iotpipeline_operator::plan::{Bridges, Broker, Plan, Refusal};
-use iotpipeline_operator::resources::{Tokens, desired};
+use iotpipeline_operator::resources::{Part, Tokens, desired};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use support::{Case, config, tokens};
 
@@ -208,7 +208,7 @@ fn pipelines_that_share_a_bucket_have_a_folder_each_and_their_keys_are_in_files_
     let cron_job = desired.backups.wanted().and_then(|objects| objects.cron_job.as_ref());
     let backup = serde_json::to_string(cron_job.expect("there is a schedule")).expect("it is JSON");
     assert!(backup.contains("\"--s3-url=https://s3/copies/test/lab\""), "{backup}");
-    let restore = serde_json::to_string(&desired.restore).expect("it is JSON");
+    let restore = serde_json::to_string(desired.restore.wanted().expect("a Job")).expect("it is JSON");
     assert!(restore.contains("\"--s3-url=https://s3/copies/\""), "{restore}");
     for objects in [backup, restore] {
         assert!(objects.contains("\"secretName\":\"s\""), "{objects}");
@@ -225,7 +225,14 @@ fn a_restore_that_is_to_do_something_else_is_another_job() {
         });
         let case = Case::parse(&format!("{HEAD}{spec}{}", secrets.concat()));
         let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("a plan");
-        desired(&plan, &tokens()).restore.expect("a Job").metadata.name.expect("it has a name")
+        desired(&plan, &tokens())
+            .restore
+            .wanted()
+            .expect("a Job")
+            .metadata
+            .name
+            .clone()
+            .expect("it has a name")
     };
     let s3 = |secret: &str, region: &str| {
         format!("{{s3: {{url: 'https://s3/c', region: {region}, credentialsSecretRef: {{name: {secret}}}}}}}")
@@ -242,4 +249,29 @@ fn a_restore_that_is_to_do_something_else_is_another_job() {
     let different: std::collections::BTreeSet<_> = names.iter().collect();
     assert_eq!(different.len(), names.len(), "{names:?}");
     assert_eq!(job(&s3("s", "a"), ""), names[0]);
+}
+
+#[test]
+fn a_backup_that_can_t_be_made_or_restored_leaves_the_rest_of_the_plan_as_it_is() {
+    let s3 = "s3: {url: 'https://s3/c', credentialsSecretRef: {name: s}}";
+    let half = "\n---\nmetadata: {name: s}\nstringData: {accessKeyId: i}";
+    let backwards = "backup: {schedule: 30-10 3 * * *, volume: {size: 1Gi}}";
+    for (database, secret, told) in [
+        (format!("backup: {{{s3}}}, restoreFrom: {{{s3}}}"), "", "the Secret s does not exist"),
+        (format!("backup: {{{s3}}}, restoreFrom: {{{s3}}}"), half, "no key secretAccessKey"),
+        (backwards.to_owned(), "", "database.backup.schedule: write minute"),
+    ] {
+        let case = Case::parse(&format!("{HEAD}{{database: {{{database}}}, {ROUTES}}}{secret}"));
+        let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("a plan all the same");
+        let refused = |refusal: Option<&Refusal>| refusal.expect("it is refused").to_string();
+        let backups = plan.backups.as_ref().expect("there are to be some");
+        assert!(refused(backups.refused.as_ref()).contains(told), "{told}");
+        let desired = desired(&plan, &tokens());
+        assert!(matches!(desired.backups, Part::Withheld), "what there is of backups stays as it is");
+        if let Some(restore) = &plan.restore {
+            assert!(refused(restore.refused.as_ref()).contains(told), "{told}");
+            assert!(matches!(desired.restore, Part::Withheld));
+        }
+        assert!(desired.bridge.wanted().is_some());
+    }
 }

@@ -96,8 +96,10 @@ async fn managed(
                 events::database_changed(context, pipeline, &set_up.changes).await;
             }
             if let (true, Some(restore)) = (set_up.waits_for_restore, &plan.restore) {
-                let job = restore_name(plan, restore);
-                let part = workload::of_restore(&job, &observed.children);
+                let part = match &restore.refused {
+                    Some(refusal) => Part::not_ready(refusal.reason(), refusal.to_string()),
+                    None => workload::of_restore(&restore_name(plan, restore), &observed.children),
+                };
                 return Access { waits_for_restore: Some(true), ..Access::new(Tokens::default(), part) };
             }
             let part = Part::ready(set_up_as(plan.restore.as_ref(), set_up.restored.as_deref()));

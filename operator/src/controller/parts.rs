@@ -87,7 +87,7 @@ pub(super) fn facts(
         }
         DatabasePlace::External(_) => database.part,
     };
-    let mut backup = plan.backups.as_ref().map(|_| workload::of_backups(children));
+    let mut backup = backup(plan, children);
     for (component, why) in applied.not_grown {
         let part = match component {
             Component::Broker => &mut broker,
@@ -114,6 +114,18 @@ pub(super) fn facts(
     }))
 }
 
+/// How backups went, or why none is made.
+fn backup(plan: &Plan, children: &Children) -> Option<Backup> {
+    let backups = plan.backups.as_ref()?;
+    let known = workload::of_backups(children);
+    Some(match &backups.refused {
+        Some(refusal) => {
+            Backup { last: Some(Part::not_ready(refusal.reason(), refusal.to_string())), ..known }
+        }
+        None => known,
+    })
+}
+
 /// How the parts of a hibernating pipeline are: at rest, or on the way there.
 pub(super) fn asleep(plan: &Plan, children: &Children) -> Facts {
     // What has ended keeps its last words.
@@ -137,7 +149,7 @@ pub(super) fn asleep(plan: &Plan, children: &Children) -> Facts {
             Dashboard::Managed { .. } => rest(Component::Dashboard),
             Dashboard::External { .. } => elsewhere(),
         }),
-        backup: plan.backups.as_ref().map(|_| workload::of_backups(children)),
+        backup: backup(plan, children),
         endpoints: endpoints(plan),
     };
     Facts::Asleep { settled: plan.sleep.database && pods.is_empty(), parts: Box::new(parts) }

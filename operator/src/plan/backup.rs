@@ -24,6 +24,8 @@ pub struct Backups {
     pub keep: u16,
     /// Where they are.
     pub place: BackupPlace,
+    /// Why none can be made; the pipeline does without.
+    pub refused: Option<Refusal>,
     /// The claim that is made for them, if they go to one.
     pub volume: Option<Volume>,
     /// What runs.
@@ -36,6 +38,8 @@ pub struct Restore {
     pub backup: Option<String>,
     /// Where it is.
     pub place: BackupPlace,
+    /// Why it can't be restored, which matters as long as it is to be.
+    pub refused: Option<Refusal>,
     /// What runs.
     pub pod: BackupPod,
 }
@@ -75,8 +79,9 @@ impl Backups {
         if let Some(volume) = &volume {
             requirements::bytes(Some(&volume.size), "database.backup.volume.size")?;
         }
-        let mut place =
+        let (mut place, refused) =
             place("database.backup", volume.as_ref().map(|_| claim), wanted.s3.as_ref(), observed)?;
+        let refused = refused.or_else(|| schedule_refused(wanted.schedule.as_deref()?));
         if let BackupPlace::S3(s3) = &mut place {
             // Pipelines that share a bucket would remove each other's backups.
             s3.url = format!("{}/{}/{}", s3.url.trim_end_matches('/'), names.namespace, names.pipeline);
@@ -86,6 +91,7 @@ impl Backups {
             request: pipeline.annotations().get(BACKUP).filter(|request| !request.is_empty()).cloned(),
             keep: wanted.keep,
             place,
+            refused,
             volume,
             pod: BackupPod::new(database.pod.as_ref(), Component::Backup, config)?,
         }))
@@ -101,9 +107,11 @@ impl Restore {
         let database = &pipeline.spec.database;
         let Some(RestoreFrom { backup, volume, s3 }) = &database.restore_from else { return Ok(None) };
         let claim = volume.as_ref().map(|volume| volume.claim_name.clone());
+        let (place, refused) = place("database.restoreFrom", claim, s3.as_ref(), observed)?;
         Ok(Some(Self {
             backup: backup.clone(),
-            place: place("database.restoreFrom", claim, s3.as_ref(), observed)?,
+            place,
+            refused,
             pod: BackupPod::new(database.pod.as_ref(), Component::Restore, config)?,
         }))
     }
@@ -118,28 +126,36 @@ impl BackupPod {
     }
 }
 
-/// The schema has one of the two; what a pod mounts must be there, or it would wait without a word.
+/// The schema has one of the two. What a pod mounts must be there, or it would wait without a word; but a backup's
+/// credentials are no reason to leave the pipeline as it is.
 fn place(
     field: &str,
     claim: Option<String>,
     s3: Option<&backup::S3>,
     observed: &Observed,
-) -> Result<BackupPlace, Refusal> {
+) -> Result<(BackupPlace, Option<Refusal>), Refusal> {
     match (claim, s3) {
-        (Some(claim), None) => Ok(BackupPlace::Claim(claim)),
+        (Some(claim), None) => Ok((BackupPlace::Claim(claim), None)),
         (None, Some(s3)) => {
             if !is_bucket(&s3.url) {
                 return Err(Refusal::BackupPlace { field: format!("{field}.s3.url"), message: ADDRESS });
             }
             let secret = &s3.credentials_secret_ref.name;
-            for key in ["accessKeyId", "secretAccessKey"] {
+            let refused = ["accessKeyId", "secretAccessKey"].into_iter().find_map(|key| {
                 let key = SecretKey { name: secret.clone(), key: key.into() };
-                Given(&observed.given).value(&key, &format!("{field}.s3.credentialsSecretRef"))?;
-            }
-            Ok(BackupPlace::S3(s3.clone()))
+                Given(&observed.given).value(&key, &format!("{field}.s3.credentialsSecretRef")).err()
+            });
+            Ok((BackupPlace::S3(s3.clone()), refused))
         }
         _ => Err(Refusal::BackupPlace { field: field.into(), message: "give one of volume and s3" }),
     }
+}
+
+/// The schema knows each field's range, but not whether 5-3 is one. The API server would refuse such a CronJob, and all
+/// that is applied after it would wait.
+fn schedule_refused(schedule: &str) -> Option<Refusal> {
+    let refused = || Refusal::BackupPlace { field: "database.backup.schedule".into(), message: SCHEDULE };
+    (!backup::is_schedule(schedule)).then(refused)
 }
 
 /// As the schema has it.
@@ -155,6 +171,8 @@ fn is_bucket(url: &str) -> bool {
 
 const ADDRESS: &str =
     "write https://host:port/bucket or https://host:port/bucket/prefix; keys go into the Secret";
+
+const SCHEDULE: &str = "write minute, hour, day, month and day of the week (0 is Sunday), such as 0 3 * * *";
 
 #[cfg(test)]
 mod tests {

@@ -99,7 +99,7 @@ pub enum Refusal {
         /// What is wrong, and what to do.
         message: String,
     },
-    /// A place for backups that can't be used.
+    /// A place or a schedule for backups that can't be used.
     #[error("{field}: {message}")]
     BackupPlace {
         /// The field.

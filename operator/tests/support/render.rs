@@ -49,7 +49,7 @@ pub(crate) fn render(desired: &Desired) -> String {
         documents.extend(cron_job.iter().map(document));
         documents.extend(job.iter().map(document));
     }
-    documents.extend(restore.iter().map(document));
+    documents.extend(restore.wanted().map(document));
     documents.join("---\n")
 }
 
