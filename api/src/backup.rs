@@ -11,6 +11,9 @@ mod schedule;
 pub use schedule::is_schedule;
 use schedule::schedule_rule;
 
+/// What a bucket is called while it is restored, so that no pipeline's may be.
+pub const RESTORING: &str = "iotpipeline_restoring";
+
 /// Copies of the bucket: on a schedule, and when the annotation iotpipeline.io/backup gets another value.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

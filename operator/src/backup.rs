@@ -26,8 +26,7 @@ use source::{Access, Source};
 pub use store::Place;
 use store::Store;
 
-/// The bucket that is restored into, until all of it is there.
-pub const RESTORING: &str = "iotpipeline_restoring";
+pub use api::backup::RESTORING;
 
 /// What a restored bucket's description begins with; the backup's name follows.
 pub const RESTORED: &str = "restored from the backup ";

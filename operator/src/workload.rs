@@ -11,7 +11,7 @@ use crate::observe::Children;
 use crate::resources::names::{COMPONENT, Component};
 use crate::status::Part;
 
-pub use backup::{has_ended, of_backups, of_restore};
+pub use backup::{has_ended, is_copying, of_backups, of_restore};
 
 /// A part that runs as a set.
 pub fn of_stateful_set(component: Component, set: Option<&StatefulSet>, children: &Children) -> Part {

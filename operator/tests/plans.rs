@@ -275,3 +275,10 @@ fn a_backup_that_can_t_be_made_or_restored_leaves_the_rest_of_the_plan_as_it_is(
         assert!(desired.bridge.wanted().is_some());
     }
 }
+
+#[test]
+fn the_name_of_a_bucket_that_is_restored_is_no_pipeline_s() {
+    let refusal = refusal(&format!("{{database: {{bucket: iotpipeline_restoring}}, {ROUTES}}}"));
+    assert_eq!(refusal.reason(), "InvalidSpec");
+    assert!(refusal.to_string().contains("database.bucket: iotpipeline_restoring"), "{refusal}");
+}

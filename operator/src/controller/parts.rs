@@ -141,6 +141,9 @@ pub(super) fn asleep(plan: &Plan, children: &Children) -> Facts {
             Broker::External(_) => elsewhere(),
         },
         database: match &plan.database.place {
+            DatabasePlace::Managed(_) if workload::is_copying(&pods) => {
+                Part::not_ready("Stopping", "its pod goes when the backup or the restore has ended")
+            }
             DatabasePlace::Managed(_) => rest(Component::Database),
             DatabasePlace::External(_) => elsewhere(),
         },

@@ -13,6 +13,9 @@ pub enum Refusal {
     /// A retention that the schema should have refused.
     #[error("database.retention: {0}")]
     Retention(String),
+    /// A bucket that the operator needs for itself.
+    #[error("database.bucket: {0} is what a bucket is called while it is restored: choose another name")]
+    Bucket(String),
     /// A Secret that is not there.
     #[error("the Secret {name} does not exist: create it in the pipeline's namespace ({field} names it)")]
     NoSecret {
@@ -131,6 +134,7 @@ impl Refusal {
             Refusal::Certificate { .. } | Refusal::NoCertificate => "CertificateInvalid",
             Refusal::Routes(_)
             | Refusal::Retention(_)
+            | Refusal::Bucket(_)
             | Refusal::Quantity { .. }
             | Refusal::Pod { .. }
             | Refusal::BackupPlace { .. }

@@ -28,6 +28,13 @@ pub fn has_ended(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
+/// Whether a backup or a restore is under way.
+pub fn is_copying(pods: &[Pod]) -> bool {
+    [Component::Backup, Component::Restore]
+        .into_iter()
+        .any(|part| pods_of(part, pods).any(|pod| !has_ended(pod)))
+}
+
 /// The last backup that ended, and the last that was complete, as far as their pods are still there.
 pub fn of_backups(children: &Children) -> Backup {
     let (component, pods) = (Component::Backup, &children.pods);
