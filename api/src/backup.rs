@@ -9,7 +9,6 @@ use crate::schema::{as_for_backup, rules};
 mod schedule;
 
 pub use schedule::is_schedule;
-use schedule::schedule_rule;
 
 /// What a bucket is called while it is restored, so that no pipeline's may be.
 pub const RESTORING: &str = "iotpipeline_restoring";
@@ -24,7 +23,7 @@ pub struct Backup {
     /// When, in UTC, as cron has it. Absent: on demand only. Example: 0 3 * * *
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-validations" = rules(&[
-        (&schedule_rule(),
+        ("self.matches('^@[a-z]+$|^[^ =]+( [^ =]+){4}$')",
          "not a schedule: write minute, hour, day, month and day of the week, such as 0 3 * * *"),
     ])))]
     pub schedule: Option<String>,

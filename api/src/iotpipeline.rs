@@ -11,7 +11,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::backup::{Backup, BackupStatus, RESTORING, RestoreFrom};
+use crate::backup::{Backup, BackupStatus, RestoreFrom};
 use crate::lifecycle::{DeletionPolicy, NetworkPolicySettings};
 use crate::placement::{IngressSettings, PodSettings, RouteSettings, ServiceSettings};
 use crate::route::Route;
@@ -286,11 +286,7 @@ pub struct Database {
 
     /// InfluxDB's bucket, which holds the points. That of a managed database is renamed, with its points.
     #[serde(default = "default_bucket")]
-    #[schemars(length(min = 1, max = 128), extend("x-kubernetes-validations" = rules(&[
-        INFLUX_NAME_RULES[0],
-        INFLUX_NAME_RULES[1],
-        (&format!("self != '{RESTORING}'"), "this bucket is of the operator's own: choose another name"),
-    ])))]
+    #[schemars(length(min = 1, max = 128), extend("x-kubernetes-validations" = rules(INFLUX_NAME_RULES)))]
     pub bucket: String,
 
     /// For how long points are kept: a whole number with the unit s, m, h, d or w, at least 1h; 0 is for ever.

@@ -151,8 +151,8 @@ fn place(
     }
 }
 
-/// The schema knows each field's range, but not whether 5-3 is one. The API server would refuse such a CronJob, and all
-/// that is applied after it would wait.
+/// The schema knows the form, and no ranges. The API server would refuse the CronJob, and all that is applied after it
+/// would wait.
 fn schedule_refused(schedule: &str) -> Option<Refusal> {
     let refused = || Refusal::BackupPlace { field: "database.backup.schedule".into(), message: SCHEDULE };
     (!backup::is_schedule(schedule)).then(refused)
