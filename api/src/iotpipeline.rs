@@ -11,6 +11,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::backup::{Backup, BackupStatus, RestoreFrom};
 use crate::lifecycle::{DeletionPolicy, NetworkPolicySettings};
 use crate::placement::{IngressSettings, PodSettings, RouteSettings, ServiceSettings};
 use crate::route::Route;
@@ -268,8 +269,8 @@ pub struct ExternalBroker {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("!has(self.external) || !(has(self.tls) || has(self.retention) || has(self.storage) || has(self.image) || has(self.resources) || has(self.pod))",
-     "a database is managed or external: remove external, or else tls, retention, storage, image, resources and pod"),
+    ("!has(self.external) || !(has(self.tls) || has(self.retention) || has(self.storage) || has(self.image) || has(self.resources) || has(self.pod) || has(self.backup) || has(self.restoreFrom))",
+     "a database is managed or external: remove external, or else tls, retention, storage, image, resources, pod, backup and restoreFrom"),
     ("has(self.external) || has(oldSelf.external) || self.organization == oldSelf.organization",
      "the organization of a managed database can't be changed, since what is stored would stay behind: make another pipeline"),
     ("!has(oldSelf.storage) || has(self.storage) || has(self.external)",
@@ -319,6 +320,14 @@ pub struct Database {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodSettings>,
 
+    /// Backups of the bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Backup>,
+
+    /// The backup that the bucket begins with, where it doesn't exist yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_from: Option<RestoreFrom>,
+
     /// A database with InfluxDB 2's API that is not the operator's. Organization and bucket must exist there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalDatabase>,
@@ -335,6 +344,8 @@ impl Default for Database {
             image: None,
             resources: None,
             pod: None,
+            backup: None,
+            restore_from: None,
             external: None,
         }
     }
@@ -588,7 +599,7 @@ pub struct IoTPipelineStatus {
     pub observed_generation: Option<i64>,
 
     /// Ready (a message can cross the whole chain), Reconciling, Stalled, Suspended, BrokerReady, DatabaseReady,
-    /// BridgeReady, DashboardReady.
+    /// BridgeReady, DashboardReady, BackupReady (the last backup was made).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -596,6 +607,10 @@ pub struct IoTPipelineStatus {
     /// Where the parts are reached from within the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
+
+    /// The last complete backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupStatus>,
 }
 
 /// Where the parts are reached from within the cluster.
@@ -649,8 +664,8 @@ mod tests {
 
     #[test]
     fn the_committed_resource_definition_is_the_generated_one() {
-        // Of a step of two spaces, half of the file would be indentation.
-        let options = serde_saphyr::ser_options! { indent_step: 1 };
+        // Of a step of two spaces, or of folded lines, half of the file would be indentation.
+        let options = serde_saphyr::ser_options! { indent_step: 1, folded_wrap_chars: 1000 };
         let mut generated = String::new();
         let definition = definition().expect("the definition is JSON");
         serde_saphyr::to_fmt_writer_with_options(&mut generated, &definition, options)

@@ -37,14 +37,31 @@ pub(crate) fn as_for_json(schema: &mut Schema) {
     }
 }
 
+/// The same of S3, which a backup goes to and comes from.
+#[cfg(feature = "crd")]
+pub(crate) fn as_for_backup(schema: &mut Schema) {
+    let s3 = schema.get_mut("properties").and_then(|fields| fields.pointer_mut("/s3/properties"));
+    for field in s3.and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+        shorten_to(field, "As for backup.");
+    }
+}
+
 fn shorten(schema: &mut Value) {
+    shorten_to(schema, "As for json.");
+}
+
+fn shorten_to(schema: &mut Value, text: &str) {
     let Some(object) = schema.as_object_mut() else { return };
-    object.entry("description").and_modify(|text| *text = "As for json.".into());
+    object.entry("description").and_modify(|old| *old = text.into());
     object.remove("x-kubernetes-validations");
     for (name, inner) in object {
         match name.as_str() {
-            "properties" => inner.as_object_mut().into_iter().flat_map(Map::values_mut).for_each(shorten),
-            "items" => shorten(inner),
+            "properties" => inner
+                .as_object_mut()
+                .into_iter()
+                .flat_map(Map::values_mut)
+                .for_each(|inner| shorten_to(inner, text)),
+            "items" => shorten_to(inner, text),
             _ => {}
         }
     }

@@ -75,15 +75,33 @@ pub fn bridge_binary() -> Result<PathBuf> {
         .with_context(|| format!("no bridge at {}: cargo build -p iotpipeline-bridge", path.display()))
 }
 
+/// The built operator.
+///
+/// # Errors
+/// If the environment doesn't say.
+pub fn operator_binary() -> Result<PathBuf> {
+    named("IOTPIPELINE_OPERATOR_BIN", "test")
+}
+
+/// A server that speaks S3.
+///
+/// # Errors
+/// If the environment doesn't say.
+pub fn s3_binary() -> Result<PathBuf> {
+    named("IOTPIPELINE_S3_BIN", "test")
+}
+
+fn named(variable: &str, command: &str) -> Result<PathBuf> {
+    let path = std::env::var_os(variable).map(PathBuf::from);
+    path.with_context(|| format!("{variable} is not set: run this through `cargo xtask {command}`"))
+}
+
 /// The built Telegraf, which the bench measures the bridge beside.
 ///
 /// # Errors
 /// If the environment doesn't say.
 pub fn telegraf() -> Result<PathBuf> {
-    let variable = "IOTPIPELINE_TELEGRAF_BIN";
-    let path = std::env::var_os(variable);
-    path.map(PathBuf::from)
-        .with_context(|| format!("{variable} is not set: run this through `cargo xtask bench`"))
+    named("IOTPIPELINE_TELEGRAF_BIN", "bench")
 }
 
 /// The folder with prometheus-operator, which the bench measures the operator beside, its definitions and its rights.

@@ -1,6 +1,5 @@
 //! The built operator, as a process before a control plane and a stage.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -37,8 +36,7 @@ impl Operator {
     /// # Errors
     /// If there is none, or it doesn't become ready.
     pub async fn start_as(plane: &ControlPlane, stage: &Stage, manifest: &str, level: &str) -> Result<Self> {
-        let program = std::env::var_os("IOTPIPELINE_OPERATOR_BIN").map(PathBuf::from);
-        let program = program.context("IOTPIPELINE_OPERATOR_BIN is not set: run this through cargo xtask")?;
+        let program = environment::operator_binary()?;
         let directory = Directory::new("operator")?;
         let config = directory.write("config.yaml", &config(manifest)?)?.display().to_string();
         let port = free_port()?;

@@ -1,6 +1,5 @@
 //! One of several operators, as a process before a control plane.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -9,8 +8,8 @@ use serde_json::json;
 
 use crate::conditions::eventually_true;
 use crate::containers::{Directory, free_port};
-use crate::http;
 use crate::programs::Program;
+use crate::{environment, http};
 
 const STARTS: Duration = Duration::from_secs(30);
 
@@ -38,9 +37,7 @@ impl Replica {
         namespace: &str,
         proxy: Option<&str>,
     ) -> Result<Self> {
-        let program = std::env::var_os("IOTPIPELINE_OPERATOR_BIN").map(PathBuf::from);
-        let program =
-            program.context("IOTPIPELINE_OPERATOR_BIN is not set: run this through `cargo xtask`")?;
+        let program = environment::operator_binary()?;
         let directory = Directory::new("replica")?;
         let image = json!({"repository": "none"});
         let config = json!({

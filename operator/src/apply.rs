@@ -17,6 +17,7 @@ use crate::cache::{Cache, Cached};
 use crate::compare::is_contained;
 use crate::observe::Children;
 use crate::plan::{Identity, Plan};
+use crate::resources::backup::BackupObjects;
 use crate::resources::exposure::HTTPRoute;
 use crate::resources::issued::Certificate;
 use crate::resources::names::Component;
@@ -124,6 +125,8 @@ pub async fn apply(
         bridge,
         dashboard,
         dashboard_token,
+        backups,
+        restore,
         surroundings,
     } = desired;
     let mut applied = Applied::default();
@@ -176,9 +179,29 @@ pub async fn apply(
     if let Some(secret) = dashboard_token {
         pass.one(&children.secrets, secret).await?;
     }
+    if let Part::Wanted(BackupObjects { claim, cron_job, job }) = backups {
+        if let Some(claim) = claim {
+            pass.once(&children.claims, claim).await?;
+        }
+        if let Some(cron_job) = cron_job {
+            pass.one(&children.cron_jobs, cron_job).await?;
+        }
+        if let Some(job) = job {
+            // While the pipeline hibernates, what was asked for waits; what was done is not forgotten.
+            match plan.sleep.broker {
+                true => pass.keep(job),
+                false => pass.once(&children.jobs, job).await?,
+            }
+        }
+    }
+    if let Part::Wanted(job) = restore {
+        pass.once(&children.jobs, job).await?;
+    }
     let withheld: Vec<Component> = [
         (Component::Bridge, matches!(bridge, Part::Withheld)),
         (Component::Dashboard, matches!(dashboard, Part::Withheld)),
+        (Component::Backup, matches!(backups, Part::Withheld)),
+        (Component::Restore, matches!(restore, Part::Withheld)),
     ]
     .into_iter()
     .filter_map(|(component, withheld)| withheld.then_some(component))
@@ -257,7 +280,7 @@ impl Pass<'_> {
         K: Cached + Clone + std::fmt::Debug,
     {
         let name = desired.name_any();
-        self.kept.push((K::kind(&()).into_owned(), name.clone()));
+        self.keep(desired);
         let mut wanted = serde_json::to_value(desired)?;
         let digest = hash(&[wanted.to_string().as_bytes()]);
         wanted["metadata"]["annotations"][APPLIED_HASH] = digest.into();
@@ -294,6 +317,24 @@ impl Pass<'_> {
         let patched = patched.map_err(|source| write_error::<K>("apply", &name, source))?;
         self.cache.put(&patched);
         Ok(patched)
+    }
+
+    fn keep<K: Resource<DynamicType = ()>>(&mut self, desired: &K) {
+        self.kept.push((K::kind(&()).into_owned(), desired.name_any()));
+    }
+
+    /// Makes what is not changed afterwards: claims and Jobs can't be.
+    async fn once<K>(&mut self, observed: &[K], desired: &K) -> Result<(), ApplyError>
+    where
+        K: Cached + Clone + std::fmt::Debug,
+    {
+        match observed.iter().find(|live| live.name_any() == desired.name_any()) {
+            Some(live) => {
+                self.keep(desired);
+                self.check_owner(live)
+            }
+            None => self.one(&[], desired).await.map(|_| ()),
+        }
     }
 
     fn owner_of<'k, K: Resource>(&self, live: &'k K) -> Option<&'k str> {

@@ -161,6 +161,8 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
         .watches_stream(watches.network_policies(), watch::pipeline_of)
         .watches_stream(watches.disruption_budgets(), watch::pipeline_of)
         .watches_stream(watches.ingresses(), watch::pipeline_of)
+        .watches_stream(watches.cron_jobs(), watch::pipeline_of)
+        .watches_stream(watches.jobs(), watch::pipeline_of)
         .run(reconcile, error_policy, context)
         .for_each(|result| {
             match result {
@@ -214,7 +216,7 @@ async fn pass(pipeline: &IoTPipeline, context: &Arc<Context>) -> Result<Option<D
         Ok(observed) => observed,
         Err(error) => return Err(tell(context, pipeline, error.into()).await),
     };
-    let plan = match Plan::new(pipeline, &observed, &context.config) {
+    let mut plan = match Plan::new(pipeline, &observed, &context.config) {
         Ok(plan) => plan,
         Err(refusal) => {
             let facts = refused(context, pipeline, &observed, &refusal).await?;
@@ -224,6 +226,8 @@ async fn pass(pipeline: &IoTPipeline, context: &Arc<Context>) -> Result<Option<D
     let Names { namespace, pipeline: name } = &plan.pipeline.names;
     context.metrics.certificates(namespace, name, expiries(&plan));
     let database = database::access(context, pipeline, &plan, &observed).await;
+    // A database that has its bucket is not restored.
+    plan.restore = plan.restore.filter(|_| database.is_restored(&observed.children));
     let desired = resources::desired(&plan, &database.tokens);
     let applied = match apply(&context.client, &context.cache, &plan, &desired, &observed.children).await {
         Ok(applied) => applied,
@@ -232,7 +236,7 @@ async fn pass(pipeline: &IoTPipeline, context: &Arc<Context>) -> Result<Option<D
     };
     let children = &observed.children;
     if plan.sleep.broker {
-        return report(context, pipeline, &parts::asleep(&plan, &children.pods)).await.map(Some);
+        return report(context, pipeline, &parts::asleep(&plan, children)).await.map(Some);
     }
     let refreshed = refresh::refresh(context, &desired, &plan, &applied, children).await?;
     let dashboard = parts::dashboard(context, &plan, &database, &applied, children).await;

@@ -6,7 +6,7 @@ mod patient;
 use std::time::Duration;
 
 use axum::http::uri::InvalidUri;
-use reqwest::{Certificate, Client, Proxy, RequestBuilder, Response, StatusCode, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, Proxy, RequestBuilder, Response, StatusCode, redirect};
 use serde::Deserialize;
 
 use crate::leader::fence::Fence;
@@ -38,6 +38,9 @@ const PROBES: u32 = 2;
 
 /// What is not acknowledged by the other kernel after this never will be.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(4);
+
+/// The same in a transfer, which a failover of the network or of a node's disk interrupts for longer.
+const UNACKNOWLEDGED_BULK: Duration = Duration::from_secs(120);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -156,7 +159,7 @@ pub async fn body(mut answer: Response) -> reqwest::Result<Option<Vec<u8>>> {
 }
 
 /// What a refusal says: the message of an API, or one line of text. A page is somebody else's.
-fn said(body: &str) -> String {
+pub(crate) fn said(body: &str) -> String {
     #[derive(Deserialize)]
     struct Refusal {
         message: String,
@@ -190,9 +193,29 @@ pub fn absent<T>(found: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
 /// # Errors
 /// If the certificate authority is none.
 pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
+    let builder = builder(ca)?.connect_timeout(CONNECT).timeout(Duration::from_secs(10));
+    builder.connector_layer(fence.clone()).build().map_err(HttpError::Client)
+}
+
+/// A client for as many bytes as there are: whoever uses it says when it has waited long enough. No timeout of the
+/// client's own does, since each of them would count a whole upload. A kernel that is busy with bulk may be silent for
+/// longer than one that is asked how it is.
+///
+/// # Errors
+/// If the certificate authority is none.
+pub fn transfer(ca: Option<&str>) -> Result<Client, HttpError> {
+    let builder = builder(ca)?
+        .connect_timeout(Duration::from_secs(10))
+        .tcp_keepalive(Duration::from_secs(30))
+        .tcp_keepalive_interval(Duration::from_secs(15))
+        .tcp_keepalive_retries(6)
+        .tcp_user_timeout(UNACKNOWLEDGED_BULK);
+    builder.build().map_err(HttpError::Client)
+}
+
+fn builder(ca: Option<&str>) -> Result<ClientBuilder, HttpError> {
     let mut builder = Client::builder()
-        .connect_timeout(CONNECT)
-        .timeout(Duration::from_secs(10))
+        // A bridge may be silent for a minute while it is followed: the kernel asks whether its node is there.
         .tcp_keepalive(KEEPALIVE)
         .tcp_keepalive_interval(PROBE)
         .tcp_keepalive_retries(PROBES)
@@ -203,7 +226,6 @@ pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
         .redirect(redirect::Policy::none())
         // Variables that are meant for other programs don't lead credentials elsewhere.
         .no_proxy()
-        .connector_layer(fence.clone())
         .user_agent(USER_AGENT);
     if let Ok(proxy) = std::env::var(PROXY) {
         builder = builder.proxy(Proxy::all(proxy).map_err(HttpError::Proxy)?);
@@ -212,12 +234,20 @@ pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
         let authorities = Certificate::from_pem_bundle(ca.as_bytes()).map_err(HttpError::Authority)?;
         builder = builder.tls_certs_only(authorities);
     }
-    builder.build().map_err(HttpError::Client)
+    Ok(builder)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_transfer_has_no_timeout_of_its_own() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let told = |client: Client| format!("{client:?}").to_lowercase();
+        assert!(told(client(None, &Fence::open()).expect("a client")).contains("timeout"));
+        assert!(!told(transfer(None).expect("a client")).contains("timeout"));
+    }
 
     #[test]
     fn of_a_refusal_a_message_is_told_and_no_page() {

@@ -7,6 +7,7 @@ use reqwest::{Client, Method};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::backup::{RESTORED, RESTORING};
 use crate::http::{self, ApiError, absent};
 use crate::plan::{ManagedDatabase, Plan};
 use crate::resources::Tokens;
@@ -52,6 +53,8 @@ pub struct Wanted<'a> {
     pub bucket: &'a str,
     /// For how many seconds points are kept; 0 is for ever.
     pub retention_seconds: i64,
+    /// Whether the bucket is to be restored, where it doesn't exist.
+    pub is_restored: bool,
     /// Whether a dashboard is to read it.
     pub has_dashboard: bool,
     /// The tokens that the operator knows.
@@ -71,6 +74,7 @@ impl<'a> Wanted<'a> {
             organization: &plan.database.organization,
             bucket: &plan.database.bucket,
             retention_seconds: database.retention_seconds,
+            is_restored: plan.restore.is_some(),
             has_dashboard: plan.dashboard.is_some(),
             known,
             rotated: Tokens { bridge: rotated(Component::Bridge), dashboard: rotated(Component::Dashboard) },
@@ -84,6 +88,10 @@ impl<'a> Wanted<'a> {
 pub struct SetUp {
     /// The tokens of the other parts.
     pub tokens: Tokens,
+    /// There is no bucket, and no token, before one has been restored.
+    pub waits_for_restore: bool,
+    /// The backup that the bucket began with, if it was restored.
+    pub restored: Option<String>,
     /// What had to be changed, for an event.
     pub changes: Vec<&'static str>,
 }
@@ -122,9 +130,14 @@ impl InfluxDb {
                     self.change_bucket(&bucket.id, &json!({"name": wanted.bucket})).await?;
                     bucket
                 }
+                None if wanted.is_restored => {
+                    return Ok(SetUp { waits_for_restore: true, changes, ..SetUp::default() });
+                }
                 None => {
                     changes.push("created the bucket");
-                    self.create_bucket(&organization.id, wanted).await?
+                    let bucket = self.create_bucket(&organization.id, wanted).await?;
+                    self.remove_unfinished(&organization.id).await?;
+                    bucket
                 }
             },
         };
@@ -149,7 +162,8 @@ impl InfluxDb {
                 self.revoke(authorization).await?;
             }
         }
-        Ok(SetUp { tokens, changes })
+        let restored = bucket.description.strip_prefix(RESTORED).map(Into::into);
+        Ok(SetUp { tokens, waits_for_restore: false, restored, changes })
     }
 
     /// Whether an external database takes points with this token: an empty write.
@@ -180,7 +194,8 @@ impl InfluxDb {
             "username": ADMIN,
             "password": wanted.admin_password,
             "org": wanted.organization,
-            "bucket": wanted.bucket,
+            // It wants one. What is restored takes the place of this.
+            "bucket": if wanted.is_restored { RESTORING } else { wanted.bucket },
             "retentionPeriodSeconds": wanted.retention_seconds,
             "token": self.token,
         });
@@ -215,6 +230,13 @@ impl InfluxDb {
             "retentionRules": retention_rules(wanted.retention_seconds),
         });
         self.json("a new bucket", self.request(Method::POST, "/api/v2/buckets").json(&body)).await
+    }
+
+    /// What a restore has left that is no longer wanted.
+    async fn remove_unfinished(&self, organization: &str) -> Result<(), ApiError> {
+        let Some(unfinished) = self.bucket(organization, RESTORING).await? else { return Ok(()) };
+        let request = self.request(Method::DELETE, &format!("/api/v2/buckets/{}", unfinished.id));
+        absent(self.send("the end of an unfinished restore", request).await).map(|_| ())
     }
 
     /// The bucket that the bridge's newest token is for: under another name, it is the one that has the points.

@@ -4,12 +4,13 @@
 //! (what is to be, or why not), [`resources`] (the objects of a plan: pure), [`apply`] (write what
 //! differs), [`status`] (what is told). [`influxdb`] and [`grafana`] are the APIs of the parts;
 //! [`leader`] says which of several operators works, and [`cluster`] makes the client by which the others
-//! can't; [`reload`] is the broker's sidecar, which shares only the binary.
+//! can't; [`reload`] is the broker's sidecar and [`backup`] what Jobs run, which share only the binary.
 //!
-//! Only [`controller`], [`observe`], [`apply`], [`influxdb`], [`grafana`] and [`leader`] reach into the
-//! network.
+//! Only [`controller`], [`observe`], [`apply`], [`influxdb`], [`grafana`], [`leader`] and [`backup`] reach into
+//! the network.
 
 pub mod apply;
+pub mod backup;
 pub mod cache;
 pub mod certificate;
 pub mod cluster;

@@ -1,17 +1,17 @@
-//! `iotpipeline-operator`: the operator, and with `reload` the broker's sidecar.
+//! `iotpipeline-operator`: the operator; with `reload` the broker's sidecar, with `backup` and `restore` what Jobs run.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use axum::http::header::USER_AGENT;
 use clap::{Parser, Subcommand, ValueEnum};
 use iotpipeline_operator::config::Config;
 use iotpipeline_operator::leader::fence::Fence;
 use iotpipeline_operator::leader::lease::Candidate;
 use iotpipeline_operator::metrics::Metrics;
-use iotpipeline_operator::{cluster, controller, health, leader, reload};
+use iotpipeline_operator::{backup, cluster, controller, health, leader, reload};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -57,6 +57,22 @@ enum Command {
         #[arg(long, value_name = "PORT")]
         port: u16,
     },
+    /// Copies the database's bucket, and removes old copies.
+    Backup {
+        #[command(flatten)]
+        arguments: backup::Arguments,
+        /// How many backups to keep.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+        keep: u16,
+    },
+    /// Makes the database's bucket, which must not exist, what it was in a backup.
+    Restore {
+        #[command(flatten)]
+        arguments: backup::Arguments,
+        /// Which backup; the latest, if none is named.
+        #[arg(long, value_name = "NAME")]
+        backup: Option<String>,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -69,7 +85,22 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     match arguments.command {
         Some(Command::Reload { watch, process, port }) => reload::run(&watch, &process, port),
+        Some(Command::Backup { arguments, keep }) => run_job(backup::backup(&arguments, usize::from(keep))),
+        Some(Command::Restore { arguments, backup }) => {
+            run_job(backup::restore(&arguments, backup.as_deref()))
+        }
         None => operate(arguments),
+    }
+}
+
+/// Until it is done, or a signal ends it: what is unfinished then counts for nothing.
+#[tokio::main(flavor = "current_thread")]
+async fn run_job(job: impl Future<Output = anyhow::Result<backup::Report>>) -> anyhow::Result<()> {
+    start_log(LogFormat::Text);
+    rustls::crypto::ring::default_provider().install_default().ok().context("install the TLS provider")?;
+    tokio::select! {
+        done = job => done.map(|_| ()),
+        _ = wait_for_signal() => bail!("interrupted"),
     }
 }
 

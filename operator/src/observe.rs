@@ -6,6 +6,7 @@ use api::iotpipeline::IoTPipeline;
 use futures::future::try_join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -55,6 +56,10 @@ pub struct Children {
     pub network_policies: Vec<NetworkPolicy>,
     /// How many pods may go at once.
     pub disruption_budgets: Vec<PodDisruptionBudget>,
+    /// Backups on schedule.
+    pub cron_jobs: Vec<CronJob>,
+    /// Backups on demand, and restores.
+    pub jobs: Vec<Job>,
     /// Ways to the dashboard.
     pub ingresses: Vec<Ingress>,
     /// Ways to the dashboard, where the cluster has the Gateway API.
@@ -105,7 +110,7 @@ pub async fn observe(
 ) -> Result<Observed, ObserveError> {
     let names = Names::of(pipeline);
     let cluster = Cluster { client, cache };
-    let (workloads, content, around) = tokio::try_join!(
+    let (workloads, content, around, copies) = tokio::try_join!(
         async {
             tokio::try_join!(
                 list::<StatefulSet>(cluster, &names),
@@ -128,10 +133,12 @@ pub async fn observe(
                 list::<Ingress>(cluster, &names),
             )
         },
+        async { tokio::try_join!(list::<CronJob>(cluster, &names), list::<Job>(cluster, &names)) },
     )?;
     let (stateful_sets, deployments, pods, claims) = workloads;
     let (services, config_maps, secrets) = content;
     let (network_policies, disruption_budgets, ingresses) = around;
+    let (cron_jobs, jobs) = copies;
     let certificates = match asks_cert_manager(pipeline, &secrets) {
         true => if_known(list::<Certificate>(cluster, &names).await)?,
         false => Vec::new(),
@@ -150,6 +157,8 @@ pub async fn observe(
         claims,
         network_policies,
         disruption_budgets,
+        cron_jobs,
+        jobs,
         ingresses,
         routes,
         certificates,

@@ -1,5 +1,6 @@
 //! Spec + observed → [`Plan`], or why not. Pure: what takes a plan cannot fail.
 
+mod backup;
 mod bridges;
 mod external_broker;
 mod given;
@@ -29,6 +30,7 @@ use crate::observe::Observed;
 use crate::resources::issued::{self, Certificate};
 use crate::resources::names::{Component, Names};
 
+pub use backup::{BACKUP, BackupPlace, BackupPod, Backups, Restore};
 pub use bridges::Bridges;
 pub use external_broker::ExternalBroker;
 use given::Given;
@@ -49,6 +51,10 @@ pub struct Plan {
     pub broker: Broker,
     /// The database.
     pub database: Database,
+    /// Backups of a managed database, if there are to be some.
+    pub backups: Option<Backups>,
+    /// What a managed database begins with, if it has to be restored.
+    pub restore: Option<Restore>,
     /// The dashboard, if there is one.
     pub dashboard: Option<Dashboard>,
     /// The bridge.
@@ -288,6 +294,8 @@ impl Plan {
         Ok(Self {
             broker,
             database: plan_database(spec, &names, observed, config)?,
+            backups: Backups::new(pipeline, observed, config)?,
+            restore: Restore::new(pipeline, observed, config)?,
             dashboard,
             bridge: Workload::new(
                 Component::Bridge,

@@ -2,6 +2,7 @@
 //!
 //! One file per part; [`pod`] has what their pods share, [`names`] what their objects are called.
 
+pub mod backup;
 pub mod bridge;
 pub mod dashboard;
 pub mod exposure;
@@ -21,6 +22,7 @@ use std::fmt::Write;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PodTemplateSpec, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ring::digest::{SHA256, digest};
@@ -28,6 +30,7 @@ use ring::hmac;
 
 use crate::credentials::{Authorities, ROTATED};
 use crate::plan::{Broker, Dashboard, DatabasePlace, Identity, Plan, Sleep, Workload};
+use backup::BackupObjects;
 use exposure::{ROUTE, expose};
 use issued::Certificate;
 use names::Component;
@@ -49,6 +52,10 @@ pub struct Desired {
     pub dashboard: Part<DashboardObjects>,
     /// What a dashboard elsewhere reads a managed database by. The database tells it once, so it is kept here.
     pub dashboard_token: Option<Secret>,
+    /// Backups, once there is something to copy.
+    pub backups: Part<BackupObjects>,
+    /// What restores the database.
+    pub restore: Part<Job>,
     /// What is around the parts.
     pub surroundings: Surroundings,
 }
@@ -156,6 +163,11 @@ pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
         }
         _ => None,
     };
+    let backups = match (&plan.backups, &tokens.bridge) {
+        (Some(backups), Some(_)) if backups.refused.is_none() => Part::Wanted(backup::desired(plan, backups)),
+        (Some(_), _) => Part::Withheld,
+        (None, _) => Part::Unwanted,
+    };
     let mut desired = Desired {
         authority: plan.authorities.as_ref().map(|own| authority(plan, own)),
         certificates: plan.certificates.clone(),
@@ -164,6 +176,12 @@ pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
         bridge,
         dashboard,
         dashboard_token,
+        backups,
+        restore: match &plan.restore {
+            Some(from) if from.refused.is_none() => Part::Wanted(backup::restore(plan, from)),
+            Some(_) => Part::Withheld,
+            None => Part::Unwanted,
+        },
         surroundings: Surroundings::default(),
     };
     place(plan, &mut desired);
@@ -265,7 +283,8 @@ fn joined(parts: &[&[u8]]) -> Vec<u8> {
     all
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as text.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
         hex

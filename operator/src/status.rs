@@ -2,6 +2,7 @@
 //!
 //! `Ready`, `Reconciling` and `Stalled` are as kstatus reads them: the last two are there only while true.
 
+use api::backup::BackupStatus;
 use api::bridge_status::BridgeStatus;
 use api::iotpipeline::{Endpoints, IoTPipelineStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -83,8 +84,19 @@ pub struct Parts {
     pub bridge: Part,
     /// The dashboard, if there is one.
     pub dashboard: Option<Part>,
+    /// How backups went, if there are to be some.
+    pub backup: Option<Backup>,
     /// Where the parts are reached.
     pub endpoints: Endpoints,
+}
+
+/// How backups went.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Backup {
+    /// How the last one ended, or why it doesn't begin.
+    pub last: Option<Part>,
+    /// The last one that is complete.
+    pub made: Option<BackupStatus>,
 }
 
 /// How the bridge is, from what it says of itself.
@@ -157,6 +169,13 @@ pub fn status(
             Facts::Applied(parts) | Facts::Asleep { parts, .. } => Some(parts.endpoints.clone()),
             Facts::Refused { .. } | Facts::Failed { .. } | Facts::Suspended => before.endpoints.clone(),
         },
+        backup: match facts {
+            Facts::Applied(parts) | Facts::Asleep { parts, .. } => {
+                let backup = parts.backup.as_ref();
+                backup.and_then(|backup| backup.made.clone().or_else(|| before.backup.clone()))
+            }
+            Facts::Refused { .. } | Facts::Failed { .. } | Facts::Suspended => before.backup.clone(),
+        },
     }
 }
 
@@ -166,20 +185,29 @@ const SUSPENDED: &str = "Suspended";
 
 const PARTS: [&str; 4] = ["BrokerReady", "DatabaseReady", "BridgeReady", "DashboardReady"];
 
+/// It is no part of the chain: messages cross whether or not there are copies of them.
+const BACKUP: &str = "BackupReady";
+
 fn conditions(facts: &Facts, before: &IoTPipelineStatus) -> Vec<Row> {
     match facts {
         Facts::Refused { reason, message } => {
             let mut rows = vec![row("Ready", false, reason, message), row("Stalled", true, reason, message)];
             rows.extend(as_before(before, &PARTS));
+            rows.extend(as_before(before, &[BACKUP]));
             rows
         }
         Facts::Failed { reason, message } => {
             let mut rows =
                 vec![row("Ready", false, reason, message), row("Reconciling", true, reason, message)];
             rows.extend(as_before(before, &PARTS));
+            rows.extend(as_before(before, &[BACKUP]));
             rows
         }
-        Facts::Applied(parts) => of_parts(parts),
+        Facts::Applied(parts) => {
+            let mut rows = of_parts(parts);
+            rows.extend(backup_row(parts, before));
+            rows
+        }
         Facts::Suspended => {
             let mut rows = as_before(before, &["Ready"]);
             if rows.is_empty() {
@@ -189,12 +217,14 @@ fn conditions(facts: &Facts, before: &IoTPipelineStatus) -> Vec<Row> {
             let message = "the operator changes nothing, and looks at nothing, until suspend is false";
             rows.push(row(SUSPENDED, true, SUSPENDED, message));
             rows.extend(as_before(before, &PARTS));
+            rows.extend(as_before(before, &[BACKUP]));
             rows
         }
         Facts::Asleep { settled: true, parts } => {
             let message = "nothing runs, volumes and Secrets are kept: set hibernate to false to go on";
             let mut rows = vec![row("Ready", false, "Hibernated", message)];
             rows.extend(part_rows(parts));
+            rows.extend(backup_row(parts, before));
             rows
         }
         Facts::Asleep { settled: false, parts } => {
@@ -202,14 +232,26 @@ fn conditions(facts: &Facts, before: &IoTPipelineStatus) -> Vec<Row> {
             let ready = row("Ready", false, HIBERNATING, message);
             let mut rows = vec![ready, row("Reconciling", true, HIBERNATING, message)];
             rows.extend(part_rows(parts));
+            rows.extend(backup_row(parts, before));
             rows
         }
     }
 }
 
+/// What was known, where the pods that knew have gone.
+fn backup_row(parts: &Parts, before: &IoTPipelineStatus) -> Option<Row> {
+    let backup = parts.backup.as_ref()?;
+    match &backup.last {
+        Some(last) => Some(row(BACKUP, last.ready, &last.reason, &last.message)),
+        None => as_before(before, &[BACKUP])
+            .pop()
+            .or_else(|| Some((BACKUP, "Unknown", "NoBackup".into(), "no backup was made yet".into()))),
+    }
+}
+
 /// In the order in which one part waits for another.
 fn chain(parts: &Parts) -> impl Iterator<Item = (&'static str, &Part)> {
-    let Parts { broker, database, bridge, dashboard, endpoints: _ } = parts;
+    let Parts { broker, database, bridge, dashboard, backup: _, endpoints: _ } = parts;
     [Some(broker), Some(database), Some(bridge), dashboard.as_ref()]
         .into_iter()
         .zip(PARTS)
@@ -287,14 +329,14 @@ fn clip(message: String) -> String {
 impl Parts {
     /// Whether the whole chain works.
     pub fn all_ready(&self) -> bool {
-        let Parts { broker, database, bridge, dashboard, endpoints: _ } = self;
+        let Parts { broker, database, bridge, dashboard, backup: _, endpoints: _ } = self;
         broker.ready && database.ready && bridge.ready && dashboard.as_ref().is_none_or(|part| part.ready)
     }
 
     /// After how many seconds to look again, as long as something isn't ready. It is fresh, if that has not been
     /// so for long.
     pub fn patience(&self, is_fresh: bool) -> u64 {
-        let Parts { broker, database, bridge, dashboard, endpoints: _ } = self;
+        let Parts { broker, database, bridge, dashboard, backup: _, endpoints: _ } = self;
         let parts = [Some(broker), Some(database), Some(bridge), dashboard.as_ref()].into_iter().flatten();
         let mut reasons = parts.map(|part| part.reason.as_str());
         let starts = is_fresh && reasons.any(|reason| matches!(reason, "Starting" | "VolumePending"));

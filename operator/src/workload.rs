@@ -1,5 +1,7 @@
 //! What the API server says of a part's pods: ready, or why not, in words that a user can act on.
 
+mod backup;
+
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, PersistentVolumeClaim, Pod};
@@ -8,6 +10,8 @@ use kube::{Resource, ResourceExt};
 use crate::observe::Children;
 use crate::resources::names::{COMPONENT, Component};
 use crate::status::Part;
+
+pub use backup::{has_ended, is_copying, of_backups, of_restore};
 
 /// A part that runs as a set.
 pub fn of_stateful_set(component: Component, set: Option<&StatefulSet>, children: &Children) -> Part {
@@ -42,15 +46,16 @@ pub fn of_deployment(component: Component, deployment: Option<&Deployment>, chil
 
 /// Of what only events tell the cause: kind, name and uid. Where nothing is the matter, that is nothing.
 pub fn unexplained(children: &Children) -> Vec<(&'static str, String, String)> {
-    let Children { stateful_sets, pods, claims, .. } = children;
+    let Children { stateful_sets, jobs, pods, claims, .. } = children;
     let lacks_pods = |set: &&StatefulSet| {
         let status = set.status.clone().unwrap_or_default();
         status.observed_generation.is_some() && status.replicas < set.spec.replicas.unwrap_or(1)
     };
     let sets = stateful_sets.iter().filter(lacks_pods).map(|set| ("StatefulSet", &set.metadata));
+    let jobs = jobs.iter().filter(|job| backup::lacks_pods(job)).map(|job| ("Job", &job.metadata));
     let claims = claims.iter().filter(is_pending).map(|claim| ("PersistentVolumeClaim", &claim.metadata));
     let pods = pods.iter().filter(|pod| is_being_created(pod)).map(|pod| ("Pod", &pod.metadata));
-    let all = sets.chain(claims).chain(pods);
+    let all = sets.chain(jobs).chain(claims).chain(pods);
     all.map(|(kind, meta)| {
         (kind, meta.name.clone().unwrap_or_default(), meta.uid.clone().unwrap_or_default())
     })
@@ -109,7 +114,10 @@ fn pod_refused(component: Component, message: &str) -> Part {
     let message = message.trim();
     let part = component.as_str();
     let what_to_do = if message.contains("exceeded quota") || message.contains("failed quota") {
-        format!("raise the quota, or ask for less in {part}.resources")
+        match component {
+            Component::Backup | Component::Restore => "raise the quota".into(),
+            _ => format!("raise the quota, or ask for less in {part}.resources"),
+        }
     } else if message.contains("violates PodSecurity") {
         "let the namespace's Pod Security level admit it: restricted is enough for what the operator makes"
             .into()

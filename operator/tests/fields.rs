@@ -184,7 +184,7 @@ fn files() -> Vec<PathBuf> {
     let golden = golden.map(|entry| entry.expect("it can be read").path().join("pipeline.yaml"));
     let mut files: Vec<PathBuf> = golden.filter(|file| file.exists()).collect();
     files.push(tests.join("../../manifests/examples/lab.yaml"));
-    for name in ["external", "images", "issued", "managed", "routes"] {
+    for name in ["backup", "external", "images", "issued", "managed", "routes"] {
         files.push(tests.join(format!("fields/{name}.yaml")));
     }
     // Small ones are computed faster.

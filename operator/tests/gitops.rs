@@ -16,7 +16,14 @@ fn told(facts: &Facts, generation: i64, before: Option<&IoTPipelineStatus>) -> I
 
 fn parts(bridge: Part) -> Box<Parts> {
     let (broker, database) = (Part::ready("running"), Part::ready("running and set up"));
-    Box::new(Parts { broker, database, bridge, dashboard: None, endpoints: Endpoints::default() })
+    Box::new(Parts {
+        broker,
+        database,
+        bridge,
+        dashboard: None,
+        backup: None,
+        endpoints: Endpoints::default(),
+    })
 }
 
 /// A pipeline of this generation.

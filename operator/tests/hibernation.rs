@@ -48,6 +48,19 @@ fn parts_go_to_sleep_in_the_way_of_the_data() {
 }
 
 #[test]
+fn the_database_stays_until_what_copies_it_has_ended() {
+    let mut case = Case::parse(PIPELINE);
+    for component in [Component::Backup, Component::Restore] {
+        let mut copying = pod(&case, component);
+        case.observed.children.pods = vec![copying.clone()];
+        assert_eq!(replicas(&case), [Some(0), Some(0), Some(1), Some(1)], "{component:?}");
+        copying.status.get_or_insert_default().phase = Some("Failed".into());
+        case.observed.children.pods = vec![copying];
+        assert_eq!(replicas(&case), [Some(0); 4], "{component:?}");
+    }
+}
+
+#[test]
 fn a_bridge_that_is_no_longer_wanted_after_hibernation_wakes_up_to_leave() {
     let mut case = Case::parse(PIPELINE);
     let asleep = desired(&plan(&case), &tokens()).bridge.wanted().expect("a bridge").stateful_set.clone();

@@ -27,6 +27,7 @@ struct Fake {
     admin: Option<String>,
     /// The bucket's name; there is none, if it is empty.
     bucket: String,
+    description: String,
     retention: i64,
     /// Id, the authorization as it was made, its token.
     authorizations: Vec<(String, Value, String)>,
@@ -116,7 +117,7 @@ async fn answer(
 
 fn bucket(fake: &Fake) -> Value {
     let rules = json!([{"type": "expire", "everySeconds": fake.retention}]);
-    json!({"id": "b1", "name": fake.bucket, "retentionRules": rules})
+    json!({"id": "b1", "name": fake.bucket, "description": fake.description, "retentionRules": rules})
 }
 
 async fn start(fake: Fake) -> (Shared, String) {
@@ -140,6 +141,7 @@ fn wanted(known: Tokens) -> Wanted<'static> {
         organization: "lab",
         bucket: "mesure",
         retention_seconds: 3600,
+        is_restored: false,
         has_dashboard: true,
         known,
         rotated: Tokens::default(),
@@ -302,6 +304,36 @@ async fn a_token_that_is_replaced_holds_for_ten_minutes_more() {
             .collect();
         assert_eq!(left, [first.dashboard, second.tokens.bridge]);
     }
+}
+
+#[tokio::test]
+async fn what_is_to_be_restored_gets_no_bucket_and_no_token_before() {
+    let (fake, url) = start(Fake::default()).await;
+    let database = database(&url, "admin-token");
+    let restored = Wanted { is_restored: true, ..wanted(Tokens::default()) };
+    let first = database.set_up(&restored).await.expect("it answers");
+    assert!(first.waits_for_restore && first.tokens == Tokens::default());
+    assert!(database.set_up(&restored).await.expect("it answers").waits_for_restore);
+    {
+        let mut fake = fake.lock().expect("nobody panicked");
+        assert_eq!((fake.bucket.as_str(), fake.made), ("iotpipeline_restoring", 0));
+        // The Job is done.
+        fake.bucket = "mesure".into();
+        fake.description = "restored from the backup 20260131T030000Z".into();
+    }
+    let after = database.set_up(&restored).await.expect("it answers");
+    assert!(!after.waits_for_restore && after.tokens.bridge.is_some());
+    assert_eq!(after.restored.as_deref(), Some("20260131T030000Z"));
+}
+
+#[tokio::test]
+async fn a_database_that_has_its_bucket_is_not_restored() {
+    let (_, url) = start(Fake::default()).await;
+    let database = database(&url, "admin-token");
+    let first = database.set_up(&wanted(Tokens::default())).await.expect("it answers");
+    let restored = Wanted { is_restored: true, ..wanted(first.tokens) };
+    let after = database.set_up(&restored).await.expect("it answers");
+    assert!(!after.waits_for_restore && after.restored.is_none());
 }
 
 #[tokio::test]

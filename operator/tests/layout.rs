@@ -34,6 +34,7 @@ fn only_named_modules_reach_into_the_network() {
     // given.
     let may = [
         "apply",
+        "backup",
         "cluster",
         "controller",
         "grafana",
@@ -85,6 +86,8 @@ fn what_the_code_uses_is_in_the_table_of_rights() {
             "deployments" => "Deployment",
             "statefulsets" => "StatefulSet",
             "configmaps" => "ConfigMap",
+            "cronjobs" => "CronJob",
+            "jobs" => "Job",
             "secrets" => "Secret",
             "services" => "Service",
             "pods" => "Pod",

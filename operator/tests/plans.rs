@@ -3,7 +3,7 @@
 mod support;
 
 use iotpipeline_operator::plan::{Bridges, Broker, Plan, Refusal};
-use iotpipeline_operator::resources::{Tokens, desired};
+use iotpipeline_operator::resources::{Part, Tokens, desired};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use support::{Case, config, tokens};
 
@@ -193,4 +193,92 @@ fn bridges_that_are_too_many_leave_before_one_alone_subscribes_by_itself() {
     assert_eq!(bridges(&case), Bridges { shared: true, members: 1, running: 3 });
     case.observed.children.stateful_sets[0].spec.replicas = Some(1);
     assert_eq!(bridges(&case), Bridges { shared: false, members: 1, running: 1 });
+}
+
+#[test]
+fn pipelines_that_share_a_bucket_have_a_folder_each_and_their_keys_are_in_files_only() {
+    let bucket = "{url: 'https://s3/copies/', credentialsSecretRef: {name: s}}";
+    let spec = format!(
+        "{{database: {{backup: {{schedule: 0 3 * * *, s3: {bucket}}}, restoreFrom: {{s3: {bucket}}}}}, {ROUTES}}}\n---\n\
+         metadata: {{name: s}}\nstringData: {{accessKeyId: the-id-of-the-key, secretAccessKey: the-key-itself}}"
+    );
+    let case = Case::parse(&format!("{HEAD}{spec}"));
+    let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("a plan");
+    let desired = desired(&plan, &tokens());
+    let cron_job = desired.backups.wanted().and_then(|objects| objects.cron_job.as_ref());
+    let backup = serde_json::to_string(cron_job.expect("there is a schedule")).expect("it is JSON");
+    assert!(backup.contains("\"--s3-url=https://s3/copies/test/lab\""), "{backup}");
+    let restore = serde_json::to_string(desired.restore.wanted().expect("a Job")).expect("it is JSON");
+    assert!(restore.contains("\"--s3-url=https://s3/copies/\""), "{restore}");
+    for objects in [backup, restore] {
+        assert!(objects.contains("\"secretName\":\"s\""), "{objects}");
+        assert!(!objects.contains("the-id-of-the-key") && !objects.contains("the-key-itself"), "{objects}");
+    }
+}
+
+#[test]
+fn a_restore_that_is_to_do_something_else_is_another_job() {
+    let job = |from: &str, more: &str| {
+        let spec = format!("{{database: {{{more}restoreFrom: {from}}}, {ROUTES}}}");
+        let secrets = ["s", "t"].map(|name| {
+            format!("\n---\nmetadata: {{name: {name}}}\nstringData: {{accessKeyId: i, secretAccessKey: k}}")
+        });
+        let case = Case::parse(&format!("{HEAD}{spec}{}", secrets.concat()));
+        let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("a plan");
+        desired(&plan, &tokens())
+            .restore
+            .wanted()
+            .expect("a Job")
+            .metadata
+            .name
+            .clone()
+            .expect("it has a name")
+    };
+    let s3 = |secret: &str, region: &str| {
+        format!("{{s3: {{url: 'https://s3/c', region: {region}, credentialsSecretRef: {{name: {secret}}}}}}}")
+    };
+    let names = [
+        job(&s3("s", "a"), ""),
+        job(&s3("t", "a"), ""),
+        job(&s3("s", "b"), ""),
+        job(&s3("s", "a"), "bucket: other, "),
+        job("{volume: {claimName: s}}", ""),
+        job("{volume: {claimName: t}}", ""),
+        job("{backup: 20260101T000000Z, volume: {claimName: t}}", ""),
+    ];
+    let different: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(different.len(), names.len(), "{names:?}");
+    assert_eq!(job(&s3("s", "a"), ""), names[0]);
+}
+
+#[test]
+fn a_backup_that_can_t_be_made_or_restored_leaves_the_rest_of_the_plan_as_it_is() {
+    let s3 = "s3: {url: 'https://s3/c', credentialsSecretRef: {name: s}}";
+    let half = "\n---\nmetadata: {name: s}\nstringData: {accessKeyId: i}";
+    let backwards = "backup: {schedule: 30-10 3 * * *, volume: {size: 1Gi}}";
+    for (database, secret, told) in [
+        (format!("backup: {{{s3}}}, restoreFrom: {{{s3}}}"), "", "the Secret s does not exist"),
+        (format!("backup: {{{s3}}}, restoreFrom: {{{s3}}}"), half, "no key secretAccessKey"),
+        (backwards.to_owned(), "", "database.backup.schedule: write minute"),
+    ] {
+        let case = Case::parse(&format!("{HEAD}{{database: {{{database}}}, {ROUTES}}}{secret}"));
+        let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("a plan all the same");
+        let refused = |refusal: Option<&Refusal>| refusal.expect("it is refused").to_string();
+        let backups = plan.backups.as_ref().expect("there are to be some");
+        assert!(refused(backups.refused.as_ref()).contains(told), "{told}");
+        let desired = desired(&plan, &tokens());
+        assert!(matches!(desired.backups, Part::Withheld), "what there is of backups stays as it is");
+        if let Some(restore) = &plan.restore {
+            assert!(refused(restore.refused.as_ref()).contains(told), "{told}");
+            assert!(matches!(desired.restore, Part::Withheld));
+        }
+        assert!(desired.bridge.wanted().is_some());
+    }
+}
+
+#[test]
+fn the_name_of_a_bucket_that_is_restored_is_no_pipeline_s() {
+    let refusal = refusal(&format!("{{database: {{bucket: iotpipeline_restoring}}, {ROUTES}}}"));
+    assert_eq!(refusal.reason(), "InvalidSpec");
+    assert!(refusal.to_string().contains("database.bucket: iotpipeline_restoring"), "{refusal}");
 }

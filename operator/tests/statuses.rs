@@ -1,10 +1,11 @@
 //! What is told of a pipeline, from what was observed.
 
+use api::backup::BackupStatus;
 use api::bridge_status::{BridgeStatus, Side};
 use api::iotpipeline::{Endpoints, IoTPipelineStatus};
 use iotpipeline_operator::observe::Children;
 use iotpipeline_operator::resources::names::Component;
-use iotpipeline_operator::status::{Facts, Part, Parts, of_bridge, status};
+use iotpipeline_operator::status::{Backup, Facts, Part, Parts, of_bridge, status};
 use iotpipeline_operator::workload;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
@@ -22,6 +23,7 @@ fn parts() -> Parts {
         database: ready.clone(),
         bridge: ready.clone(),
         dashboard: Some(ready),
+        backup: None,
         endpoints: Endpoints::default(),
     }
 }
@@ -225,6 +227,31 @@ fn a_hibernating_pipeline_is_not_ready_and_at_work_only_until_its_pods_have_gone
         format!("Ready=False/Hibernating Reconciling=True/Hibernating {rest}")
     );
     assert_eq!(rows(&status(&asleep(true), Some(1), None, &at(0))), format!("Ready=False/Hibernated {rest}"));
+}
+
+#[test]
+fn a_failed_backup_is_told_and_the_pipeline_is_ready_all_the_same() {
+    let with = |last: Option<Part>, made: Option<&str>| {
+        let made = made.map(|name| BackupStatus { name: name.into(), time: "t".into() });
+        applied(Parts { dashboard: None, backup: Some(Backup { last, made }), ..parts() })
+    };
+    let told = |status: &IoTPipelineStatus| rows(status).rsplit(' ').next().unwrap_or_default().to_owned();
+    let none = status(&with(None, None), Some(1), None, &at(0));
+    assert_eq!(told(&none), "BackupReady=Unknown/NoBackup");
+    let good = status(&with(Some(Part::ready("done")), Some("a")), Some(1), Some(&none), &at(1));
+    assert_eq!(told(&good), "BackupReady=True/Ready");
+    let failed = Part::not_ready("BackupFailed", "no room");
+    let bad = status(&with(Some(failed), None), Some(1), Some(&good), &at(2));
+    assert!(rows(&bad).starts_with("Ready=True/Ready"), "{}", rows(&bad));
+    assert_eq!(told(&bad), "BackupReady=False/BackupFailed");
+    assert_eq!(bad.backup.as_ref().map(|backup| backup.name.as_str()), Some("a"));
+    // Their pods have gone, and so has what they said.
+    let later = status(&with(None, None), Some(1), Some(&bad), &at(3));
+    assert_eq!((told(&later), &later.backup), (told(&bad), &bad.backup));
+    let suspended = status(&Facts::Suspended, Some(2), Some(&bad), &at(4));
+    assert_eq!((told(&suspended), &suspended.backup), (told(&bad), &bad.backup));
+    let without = status(&applied(parts()), Some(3), Some(&bad), &at(5));
+    assert!(!rows(&without).contains("BackupReady") && without.backup.is_none());
 }
 
 #[test]

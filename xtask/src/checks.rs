@@ -7,7 +7,7 @@ use crate::cargo::cargo;
 use crate::context::Context;
 use crate::counts::{Counts, failed_tests};
 use crate::demo::environment;
-use crate::parts::{cyclonus, go};
+use crate::parts::{cyclonus, go, s3};
 use crate::process::Log;
 use crate::progress::{Outcome, Step};
 
@@ -99,6 +99,7 @@ fn loopback(context: &mut Context, log: &Log) -> Result<Outcome> {
     command.args(["test", "--workspace", "--features", "iotpipeline-e2e/loopback", "--test", "loopback"]);
     command.arg("--no-fail-fast");
     environment(context, &mut command)?;
+    s3::tell(&context.paths, &mut command)?;
     tests(context, &mut command, log)
 }
 

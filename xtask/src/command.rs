@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::args::{ClusterAction, Command};
 use crate::context::Context;
-use crate::parts::{self, cyclonus, go, prometheus_operator, telegraf};
+use crate::parts::{self, cyclonus, go, prometheus_operator, s3, telegraf};
 use crate::paths::Paths;
 use crate::progress::{Progress, Step};
 use crate::{Result, bench, chart, checks, cluster, demo, images, soak};
@@ -72,11 +72,12 @@ fn fast_checks() -> Vec<&'static Step> {
     vec![&checks::FORMAT, &checks::CLIPPY, &checks::UNIT, &checks::DENY]
 }
 
-fn full_checks() -> [&'static Step; 11] {
+fn full_checks() -> [&'static Step; 12] {
     [
         &cyclonus::STEP,
         &checks::NETWORK,
         &go::CONTROL_PLANE,
+        &s3::STEP,
         &images::BUILD,
         &checks::LOOPBACK,
         &checks::CONTROL_PLANE,

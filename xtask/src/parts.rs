@@ -14,6 +14,7 @@ mod module;
 pub(crate) mod node;
 pub(crate) mod prometheus_operator;
 pub(crate) mod pull;
+pub(crate) mod s3;
 pub(crate) mod telegraf;
 
 use std::process::Command;

@@ -5,6 +5,7 @@
 //! rumqttc's, points are read back by the influxdb2 crate.
 
 mod api_refusals;
+mod backup;
 mod certificates;
 mod deletion;
 mod drift;

@@ -4,6 +4,7 @@
 //! rumqttc's, points are read back by the influxdb2 crate.
 
 mod aliases;
+mod backup;
 mod best_effort;
 mod boundary;
 mod broker;

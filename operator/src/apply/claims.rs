@@ -111,7 +111,8 @@ fn volumes(plan: &Plan) -> impl Iterator<Item = (Component, &Volume)> {
         DatabasePlace::Managed(database) => Some((Component::Database, &database.volume)),
         DatabasePlace::External(_) => None,
     };
-    broker.into_iter().chain(database)
+    let backups = plan.backups.as_ref().and_then(|backups| backups.volume.as_ref());
+    broker.into_iter().chain(database).chain(backups.map(|volume| (Component::Backup, volume)))
 }
 
 fn is_outgrown(set: &StatefulSet, size: &str) -> bool {

@@ -2,6 +2,7 @@
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -31,6 +32,8 @@ impl Pass<'_> {
             claims: _,
             network_policies,
             disruption_budgets,
+            cron_jobs,
+            jobs,
             ingresses,
             routes: _,
             certificates,
@@ -38,6 +41,8 @@ impl Pass<'_> {
             events: _,
         } = children;
         self.sweep_kind::<Certificate>(certificates, withheld).await?;
+        self.sweep_kind::<CronJob>(cron_jobs, withheld).await?;
+        self.sweep_kind::<Job>(jobs, withheld).await?;
         self.sweep_kind::<StatefulSet>(stateful_sets, withheld).await?;
         self.sweep_kind::<Deployment>(deployments, withheld).await?;
         self.sweep_kind::<Service>(services, withheld).await?;

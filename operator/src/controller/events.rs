@@ -49,6 +49,12 @@ fn news<'a>(before: Option<&IoTPipelineStatus>, after: &'a IoTPipelineStatus) ->
     {
         news.push((WARNING, stalled.reason.as_str(), stalled.message.as_str()));
     }
+    let backup = condition(Some(after), "BackupReady").filter(|backup| backup.status == "False");
+    if let Some(backup) = backup
+        && condition(before, "BackupReady").is_none_or(|old| old.message != backup.message)
+    {
+        news.push((WARNING, backup.reason.as_str(), backup.message.as_str()));
+    }
     let Some(ready) = condition(Some(after), "Ready") else { return news };
     let was_ready = condition(before, "Ready").is_some_and(|old| old.status == "True");
     let has_failed = |ready: &Condition| ready.status == "False" && !passes(&ready.reason);

@@ -11,7 +11,7 @@ use crate::http::{self, ApiError, HttpError};
 use crate::observe::Children;
 use crate::plan::{Broker, Dashboard, DatabasePlace, Plan};
 use crate::resources::names::Component;
-use crate::status::{Facts, Part, Parts};
+use crate::status::{Backup, Facts, Part, Parts};
 use crate::workload::{self, pods_of};
 
 /// The dashboard, if there is to be one; an external one is written here.
@@ -87,11 +87,17 @@ pub(super) fn facts(
         }
         DatabasePlace::External(_) => database.part,
     };
+    let mut backup = backup(plan, children);
     for (component, why) in applied.not_grown {
         let part = match component {
             Component::Broker => &mut broker,
             Component::Database => &mut database_part,
-            Component::Bridge | Component::Dashboard | Component::Authority => continue,
+            Component::Backup => {
+                backup = backup
+                    .map(|known| Backup { last: Some(Part::not_ready("VolumeNotGrown", why)), ..known });
+                continue;
+            }
+            Component::Bridge | Component::Dashboard | Component::Authority | Component::Restore => continue,
         };
         part.message = format!("{}; {why}", part.message);
         if part.ready {
@@ -103,13 +109,28 @@ pub(super) fn facts(
         database: database_part,
         bridge,
         dashboard,
+        backup,
         endpoints: endpoints(plan),
     }))
 }
 
+/// How backups went, or why none is made.
+fn backup(plan: &Plan, children: &Children) -> Option<Backup> {
+    let backups = plan.backups.as_ref()?;
+    let known = workload::of_backups(children);
+    Some(match &backups.refused {
+        Some(refusal) => {
+            Backup { last: Some(Part::not_ready(refusal.reason(), refusal.to_string())), ..known }
+        }
+        None => known,
+    })
+}
+
 /// How the parts of a hibernating pipeline are: at rest, or on the way there.
-pub(super) fn asleep(plan: &Plan, pods: &[Pod]) -> Facts {
-    let rest = |component| match pods_of(component, pods).next() {
+pub(super) fn asleep(plan: &Plan, children: &Children) -> Facts {
+    // What has ended keeps its last words.
+    let pods: Vec<Pod> = children.pods.iter().filter(|pod| !workload::has_ended(pod)).cloned().collect();
+    let rest = |component| match pods_of(component, &pods).next() {
         None => Part::not_ready("Hibernated", "no pods: the pipeline hibernates"),
         Some(_) => Part::not_ready("Stopping", "its pods go, since the pipeline hibernates"),
     };
@@ -120,6 +141,9 @@ pub(super) fn asleep(plan: &Plan, pods: &[Pod]) -> Facts {
             Broker::External(_) => elsewhere(),
         },
         database: match &plan.database.place {
+            DatabasePlace::Managed(_) if workload::is_copying(&pods) => {
+                Part::not_ready("Stopping", "its pod goes when the backup or the restore has ended")
+            }
             DatabasePlace::Managed(_) => rest(Component::Database),
             DatabasePlace::External(_) => elsewhere(),
         },
@@ -128,6 +152,7 @@ pub(super) fn asleep(plan: &Plan, pods: &[Pod]) -> Facts {
             Dashboard::Managed { .. } => rest(Component::Dashboard),
             Dashboard::External { .. } => elsewhere(),
         }),
+        backup: backup(plan, children),
         endpoints: endpoints(plan),
     };
     Facts::Asleep { settled: plan.sleep.database && pods.is_empty(), parts: Box::new(parts) }

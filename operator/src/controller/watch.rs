@@ -10,6 +10,7 @@ use api::iotpipeline::IoTPipeline;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -131,6 +132,16 @@ impl Watches {
     pub(super) fn disruption_budgets(
         &self,
     ) -> impl Stream<Item = Watched<PartialObjectMeta<PodDisruptionBudget>>> + Send + 'static {
+        self.children()
+    }
+
+    pub(super) fn cron_jobs(
+        &self,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<CronJob>>> + Send + 'static {
+        self.children()
+    }
+
+    pub(super) fn jobs(&self) -> impl Stream<Item = Watched<PartialObjectMeta<Job>>> + Send + 'static {
         self.children()
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Buckets {
 pub(super) struct Bucket {
     pub(super) id: String,
     #[serde(default)]
+    pub(super) description: String,
+    #[serde(default)]
     pub(super) retention_rules: Vec<RetentionRule>,
 }
 

@@ -29,6 +29,11 @@ pub fn given_secrets(pipeline: &IoTPipeline) -> Vec<String> {
         names.push(&external.credentials_secret_ref.name);
         names.extend(external.ca_secret_ref.as_ref().map(|key| key.name.as_str()));
     }
+    let backup = spec.database.backup.as_ref().and_then(|backup| backup.s3.as_ref());
+    let restore = spec.database.restore_from.as_ref().and_then(|from| from.s3.as_ref());
+    for s3 in backup.into_iter().chain(restore) {
+        names.push(&s3.credentials_secret_ref.name);
+    }
     let mut names: Vec<String> = names.into_iter().map(Into::into).collect();
     let own = Names::of(pipeline);
     let certificates = tls_of_parts(spec);

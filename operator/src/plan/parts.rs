@@ -1,5 +1,6 @@
 //! The managed parts, and those that are somebody else's, each as the spec has it.
 
+use api::backup::RESTORING;
 use api::iotpipeline::{self, IoTPipelineSpec, SecretKey, retention_seconds};
 
 use super::given::Given;
@@ -78,6 +79,9 @@ pub(super) fn plan_database(
 ) -> Result<Database, Refusal> {
     let database = &spec.database;
     let given = Given(&observed.given);
+    if database.bucket == RESTORING {
+        return Err(Refusal::Bucket(database.bucket.clone()));
+    }
     let place = match &database.external {
         None => DatabasePlace::Managed(Box::new(ManagedDatabase {
             workload: Box::new(Workload::new(

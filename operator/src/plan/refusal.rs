@@ -13,6 +13,9 @@ pub enum Refusal {
     /// A retention that the schema should have refused.
     #[error("database.retention: {0}")]
     Retention(String),
+    /// A bucket that the operator needs for itself.
+    #[error("database.bucket: {0} is what a bucket is called while it is restored: choose another name")]
+    Bucket(String),
     /// A Secret that is not there.
     #[error("the Secret {name} does not exist: create it in the pipeline's namespace ({field} names it)")]
     NoSecret {
@@ -99,6 +102,14 @@ pub enum Refusal {
         /// What is wrong, and what to do.
         message: String,
     },
+    /// A place or a schedule for backups that can't be used.
+    #[error("{field}: {message}")]
+    BackupPlace {
+        /// The field.
+        field: String,
+        /// What to do.
+        message: &'static str,
+    },
     /// A topic that mosquitto's access file can't carry.
     #[error("{field}: the topic {topic:?} has a control character: choose another topic")]
     ControlCharacter {
@@ -123,8 +134,10 @@ impl Refusal {
             Refusal::Certificate { .. } | Refusal::NoCertificate => "CertificateInvalid",
             Refusal::Routes(_)
             | Refusal::Retention(_)
+            | Refusal::Bucket(_)
             | Refusal::Quantity { .. }
             | Refusal::Pod { .. }
+            | Refusal::BackupPlace { .. }
             | Refusal::AuthorityWithoutTls { .. }
             | Refusal::CertificateWithoutTls { .. }
             | Refusal::Password(_)

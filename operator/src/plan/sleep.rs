@@ -4,7 +4,7 @@ use api::iotpipeline::IoTPipelineSpec;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::resources::names::Component;
-use crate::workload::pods_of;
+use crate::workload::{is_copying, pods_of};
 
 /// What is to have no pods. They go in the way of the data: when the broker has gone, nothing more is
 /// acknowledged to devices; the bridge then stores what it has; and only then the database goes.
@@ -14,7 +14,7 @@ pub struct Sleep {
     pub broker: bool,
     /// The bridges: when the broker has gone.
     pub bridge: bool,
-    /// The database and the dashboard: when the bridges have gone.
+    /// The database and the dashboard: when the bridges have gone, and nothing is copied from or to it any more.
     pub database: bool,
 }
 
@@ -23,6 +23,6 @@ impl Sleep {
         let has_gone = |component| pods_of(component, pods).next().is_none();
         let broker = spec.hibernate;
         let bridge = broker && has_gone(Component::Broker);
-        Self { broker, bridge, database: bridge && has_gone(Component::Bridge) }
+        Self { broker, bridge, database: bridge && has_gone(Component::Bridge) && !is_copying(pods) }
     }
 }

@@ -40,6 +40,10 @@ pub enum Component {
     Dashboard,
     /// The pipeline's own certificate authority: a Secret, and nothing that runs.
     Authority,
+    /// What makes backups of the database.
+    Backup,
+    /// What restores one.
+    Restore,
 }
 
 impl Component {
@@ -51,6 +55,8 @@ impl Component {
             Component::Bridge => "bridge",
             Component::Dashboard => "dashboard",
             Component::Authority => "ca",
+            Component::Backup => "backup",
+            Component::Restore => "restore",
         }
     }
 
@@ -62,6 +68,7 @@ impl Component {
             Component::Bridge => &["bridge"],
             Component::Dashboard => &["grafana"],
             Component::Authority => &[],
+            Component::Backup | Component::Restore => &["backup"],
         }
     }
 
@@ -73,6 +80,7 @@ impl Component {
             Component::Bridge => &["config", "credentials", "state"],
             Component::Dashboard => &["dashboards", "data", "provisioning", "secrets", "tmp"],
             Component::Authority => &[],
+            Component::Backup | Component::Restore => &["backups", "database", "s3"],
         }
     }
 
@@ -83,7 +91,7 @@ impl Component {
             Component::Database => "influxdb",
             Component::Bridge => "iotpipeline-bridge",
             Component::Dashboard => "grafana",
-            Component::Authority => "iotpipeline-operator",
+            Component::Authority | Component::Backup | Component::Restore => "iotpipeline-operator",
         }
     }
 }

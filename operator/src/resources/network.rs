@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::names::Component;
 use super::{Desired, part_metadata};
-use crate::plan::{Broker, DatabasePlace, Plan};
+use crate::plan::{BackupPlace, Broker, DatabasePlace, Plan};
 
 /// Name resolution; pods of OpenShift's listen on the second.
 const DNS: [i32; 2] = [53, 5353];
@@ -40,26 +40,42 @@ pub(super) fn policies(plan: &Plan, desired: &Desired) -> Vec<NetworkPolicy> {
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(matching(plan.pipeline.names.selector(component))),
             policy_types: Some(vec!["Ingress".into(), "Egress".into()]),
-            ingress: Some(vec![ingress]),
+            ingress: Some(ingress),
             egress: Some(egress),
         }),
     };
     let mut policies = Vec::new();
-    policies.extend(broker.map(|ports| policy(Component::Broker, from(None, ports), Vec::new())));
-    let readers = vec![part(Component::Bridge), part(Component::Dashboard), operator.clone()];
-    policies
-        .extend(database.map(|ports| policy(Component::Database, from(Some(readers), ports), Vec::new())));
+    policies.extend(broker.map(|ports| policy(Component::Broker, vec![from(None, ports)], Vec::new())));
+    let copies = [
+        plan.backups.as_ref().map(|backups| (Component::Backup, &backups.place)),
+        plan.restore.as_ref().map(|restore| (Component::Restore, &restore.place)),
+    ];
+    let mut readers = vec![part(Component::Bridge), part(Component::Dashboard), operator.clone()];
+    readers.extend(copies.iter().flatten().map(|(component, _)| part(*component)));
+    policies.extend(
+        database.map(|ports| policy(Component::Database, vec![from(Some(readers), ports)], Vec::new())),
+    );
+    policies.extend(copies.into_iter().flatten().map(|(component, place)| {
+        let mut egress = vec![dns(), to_database.clone()];
+        // A policy names no hosts, and S3 may be anywhere. Its port in the address is a Service's, where it is in the
+        // cluster, and a policy is held against the pod's, which nobody has told us.
+        let is_elsewhere = matches!(place, BackupPlace::S3(_));
+        egress.extend(
+            is_elsewhere.then(|| NetworkPolicyEgressRule { to: None, ports: Some(vec![any_port("TCP")]) }),
+        );
+        policy(component, Vec::new(), egress)
+    }));
     policies.extend(desired.bridge.wanted().map(|objects| {
         let ports = ports(&objects.stateful_set.spec.template);
         policy(
             Component::Bridge,
-            from(Some(vec![operator]), ports),
+            vec![from(Some(vec![operator]), ports)],
             vec![dns(), to_broker, to_database.clone()],
         )
     }));
     policies.extend(desired.dashboard.wanted().map(|objects| {
         let ports = ports(&objects.deployment.spec.template);
-        policy(Component::Dashboard, from(None, ports), vec![dns(), to_database])
+        policy(Component::Dashboard, vec![from(None, ports)], vec![dns(), to_database])
     }));
     policies
 }
@@ -85,6 +101,10 @@ fn ports(template: &PodTemplateSpec) -> Vec<NetworkPolicyPort> {
 
 fn network_port(port: i32, protocol: &str) -> NetworkPolicyPort {
     NetworkPolicyPort { port: Some(IntOrString::Int(port)), protocol: Some(protocol.into()), end_port: None }
+}
+
+fn any_port(protocol: &str) -> NetworkPolicyPort {
+    NetworkPolicyPort { port: None, protocol: Some(protocol.into()), end_port: None }
 }
 
 fn from(peers: Option<Vec<NetworkPolicyPeer>>, ports: Vec<NetworkPolicyPort>) -> NetworkPolicyIngressRule {

@@ -157,12 +157,19 @@ fn new_claims(
     name: &str,
     volume: &plan::Volume,
 ) -> Vec<PersistentVolumeClaim> {
-    vec![PersistentVolumeClaim {
-        metadata: ObjectMeta {
-            name: Some(name.into()),
-            labels: Some(pipeline.names.labels(component)),
-            ..ObjectMeta::default()
-        },
+    let mut new = claim(pipeline, component, volume);
+    new.metadata.name = Some(name.into());
+    vec![new]
+}
+
+/// A claim without a name.
+pub(super) fn claim(
+    pipeline: &Identity,
+    component: Component,
+    volume: &plan::Volume,
+) -> PersistentVolumeClaim {
+    PersistentVolumeClaim {
+        metadata: ObjectMeta { labels: Some(pipeline.names.labels(component)), ..ObjectMeta::default() },
         spec: Some(PersistentVolumeClaimSpec {
             access_modes: Some(vec!["ReadWriteOnce".into()]),
             storage_class_name: volume.class.clone(),
@@ -173,7 +180,7 @@ fn new_claims(
             ..PersistentVolumeClaimSpec::default()
         }),
         status: None,
-    }]
+    }
 }
 
 /// Ports, by name.

@@ -76,6 +76,25 @@ outside: broker:8883 dashboard:3000
 }
 
 #[test]
+fn a_backup_reaches_s3_on_whichever_port_its_pods_have() {
+    let backup = "backup: {s3: {url: 'https://s3.lab/copies', credentialsSecretRef: {name: s}}}";
+    let head = "apiVersion: iotpipeline.io/v1alpha1\nkind: IoTPipeline\nmetadata: {name: lab}\nspec: ";
+    let case = Case::parse(&format!("{head}{{database: {{{backup}}}, {ROUTES}}}"));
+    let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("it can be planned");
+    let policies = desired(&plan, &tokens()).surroundings.network_policies;
+    let labels = plan.pipeline.names.labels(Component::Backup);
+    let from = End { name: "backup", pod: Some((NAMESPACE, labels)) };
+    let reached = |name: &str, port| {
+        let ends = ends();
+        let to = ends.iter().find(|end| end.name == name).expect("it is an end");
+        passes(&policies, &from, to, port) == (true, true)
+    };
+    assert!(reached("database", (8086, "TCP")));
+    assert!(reached("outside", (9000, "TCP")) && reached("outside", (53, "UDP")));
+    assert!(!reached("outside", (9000, "UDP")) && !reached("bridge", (9090, "TCP")));
+}
+
+#[test]
 fn the_way_to_external_parts_is_open() {
     let spec = format!(
         "{{broker: {{external: {{url: 'mqtt://b:1883'}}}}, \

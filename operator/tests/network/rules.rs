@@ -51,7 +51,8 @@ fn allows(
 ) -> bool {
     let peers = peers.is_none_or(|peers| peers.iter().any(|peer| is_peer(peer, end)));
     let is_it = |one: &NetworkPolicyPort| {
-        one.port == Some(IntOrString::Int(port)) && one.protocol.as_deref() == Some(protocol)
+        one.port.as_ref().is_none_or(|one| *one == IntOrString::Int(port))
+            && one.protocol.as_deref() == Some(protocol)
     };
     peers && ports.is_none_or(|ports| ports.iter().any(is_it))
 }

@@ -179,8 +179,9 @@ fn ports_of(policy: &NetworkPolicy) -> Vec<i32> {
     let ports = enter.flat_map(|rule| rule.ports.iter().flatten());
     let ports = ports.chain(leave.flat_map(|rule| rule.ports.iter().flatten()));
     ports
-        .map(|port| match &port.port {
-            Some(IntOrString::Int(number)) => *number,
+        .filter_map(|port| match &port.port {
+            Some(IntOrString::Int(number)) => Some(*number),
+            None => None,
             other => panic!("not a number: {other:?}"),
         })
         .collect()

@@ -1,5 +1,6 @@
 //! Desired objects as text.
 
+use iotpipeline_operator::resources::backup::BackupObjects;
 use iotpipeline_operator::resources::{
     BridgeObjects, BrokerObjects, DashboardObjects, DatabaseObjects, Desired, Surroundings,
 };
@@ -16,6 +17,8 @@ pub(crate) fn render(desired: &Desired) -> String {
         bridge,
         dashboard,
         dashboard_token,
+        backups,
+        restore,
         surroundings,
     } = desired;
     let Surroundings { network_policies, disruption_budgets, ingresses, routes } = surroundings;
@@ -41,6 +44,12 @@ pub(crate) fn render(desired: &Desired) -> String {
         documents.extend([document(secret), document(config_map), document(service), document(deployment)]);
     }
     documents.extend(dashboard_token.iter().map(document));
+    if let Some(BackupObjects { claim, cron_job, job }) = backups.wanted() {
+        documents.extend(claim.iter().map(document));
+        documents.extend(cron_job.iter().map(document));
+        documents.extend(job.iter().map(document));
+    }
+    documents.extend(restore.wanted().map(document));
     documents.join("---\n")
 }
 

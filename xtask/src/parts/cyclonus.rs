@@ -17,7 +17,8 @@ pub(crate) const STEP: Step = Step {
 };
 
 fn module() -> Module {
-    Module { name: "cyclonus", folder: "e2e/cyclonus", linker_flags: "-s -w".into(), done: String::new() }
+    let done = String::new();
+    Module { name: "cyclonus", folder: "e2e/cyclonus", package: ".", linker_flags: "-s -w".into(), done }
 }
 
 /// Tells a test where the program is.

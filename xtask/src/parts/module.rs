@@ -15,21 +15,26 @@ pub(super) struct Module {
     pub(super) name: &'static str,
     /// Where the module is in the repository.
     pub(super) folder: &'static str,
+    /// The package that it is compiled from: `.`, or a tool that go.mod names.
+    pub(super) package: &'static str,
     /// What the linker is told.
     pub(super) linker_flags: String,
     /// What the step says when it has been compiled.
     pub(super) done: String,
 }
 
-/// The files that decide on the program. What else is in the folder, such as its configuration, does not.
+/// The files that decide on the program; for a tool there is no main.go. What else is in the folder, such as its
+/// configuration, does not.
 const SOURCES: [&str; 3] = ["go.mod", "go.sum", "main.go"];
 
 impl Module {
     /// Where the program is; the name is a hash of what decides on its content.
     pub(super) fn program(&self, paths: &Paths) -> Result<PathBuf> {
         let mut key = Key::new(self.name, 1).text(&self.linker_flags);
-        for file in SOURCES {
-            key = key.file(&paths.root.join(self.folder).join(file))?;
+        for file in SOURCES.map(|file| paths.root.join(self.folder).join(file)) {
+            if file.exists() {
+                key = key.file(&file)?;
+            }
         }
         let folder = format!("{}-{}", self.name, key.finish());
         Ok(paths.cache.join("programs").join(folder).join(self.name))
@@ -54,7 +59,7 @@ impl Module {
             &self.linker_flags,
             "-o",
         ]);
-        log.run(build.arg(unfinished.join(self.name)).arg("."))?;
+        log.run(build.arg(unfinished.join(self.name)).arg(self.package))?;
         std::fs::rename(unfinished.join(self.name), &program)?;
         std::fs::remove_dir(&unfinished)?;
         Ok(Outcome::Done(self.done.clone()))

@@ -23,7 +23,7 @@ const VERSION: &str = "1.37.2";
 fn module() -> Module {
     let linker_flags = format!("-s -w -X github.com/influxdata/telegraf/internal.Version={VERSION}");
     let done = format!("Telegraf {VERSION}");
-    Module { name: "telegraf", folder: "e2e/bench/telegraf", linker_flags, done }
+    Module { name: "telegraf", folder: "e2e/bench/telegraf", package: ".", linker_flags, done }
 }
 
 /// Where the program is.

@@ -87,6 +87,7 @@ fn much() -> Value {
             "tls": {"issuerRef": {"name": "plant", "kind": "ClusterIssuer"}},
         },
         "bridge": {"replicas": 2},
+        "database": {"backup": {"schedule": "0 3 * * *", "volume": {"size": "1Gi"}}},
         "dashboard": {
             "ingress": {"host": "lab.example.com"},
             "route": {"parentRefs": [{"name": "gateway"}], "hostnames": ["lab.example.com"]},
@@ -111,7 +112,9 @@ fn little() -> Value {
 
 async fn life(scene: &Scene<'_>) -> Result<()> {
     let client = &scene.client;
-    apply(client, pipeline(NAMESPACE, &much())).await?;
+    let mut first = pipeline(NAMESPACE, &much());
+    first["metadata"]["annotations"] = json!({"iotpipeline.io/backup": "before all"});
+    apply(client, first).await?;
     told(client, NAMESPACE, "False", "WaitingForCertificate").await?;
     issue(client).await?;
     told(client, NAMESPACE, "True", "Ready").await?;
