@@ -209,7 +209,7 @@ async fn ask(
     loop {
         let Some(status) = status_of(context, &url).await else {
             // It has only just started, or the workload knows what is the matter.
-            let unreachable = || Part::not_ready("Unreachable", "the bridge does not answer the operator");
+            let unreachable = || Part::not_ready("Unreachable", silent(pod));
             return Ok(Answer { member, part: workload.and(unreachable), heard: None, left: false });
         };
         let part = of_bridge(&status, &bridge.live_hash);
@@ -226,6 +226,15 @@ async fn ask(
         }
         sleep(PERIOD).await;
     }
+}
+
+fn silent(pod: &Pod) -> String {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("unknown");
+    format!(
+        "the bridge does not answer the operator: if that lasts, see to the node {node} of its pod {}, and to the \
+         network in between",
+        pod.name_any()
+    )
 }
 
 async fn status_of(context: &Context, url: &str) -> Option<BridgeStatus> {
