@@ -4,7 +4,7 @@
 //! sleeping), `namespaces` and `diagnostics` (a place for a test, and what it leaves when it fails),
 //! `pipeline` (an `IoTPipeline` in the cluster and its parts), `port_forward` (the way in: from the
 //! host all traffic goes through 127.0.0.1), `mqtt`, `publisher` and `influx` (witnesses that are not
-//! our code), `faults` (kills in the cluster), `containers`, `programs` and `bridge_process` (the same
+//! our code), `faults` and `nodes` (kills of containers and of nodes in the cluster), `containers`, `programs` and `bridge_process` (the same
 //! parts on loopback, without a cluster), `fault_proxy` and `soak` (faults at random between them),
 //! `bench` (the bridge measured beside Telegraf), `control_plane` (etcd and kube-apiserver without a
 //! cluster), `stage` (fakes of what is not there then), `operator_process` (the operator before both),
@@ -30,6 +30,7 @@ pub mod http;
 pub mod influx;
 pub mod mqtt;
 pub mod namespaces;
+pub mod nodes;
 pub mod operator_bench;
 pub mod operator_process;
 pub mod pipeline;

@@ -14,7 +14,7 @@ usage: cargo xtask COMMAND
   bench operator [--pipelines N] [--settle SECONDS]
                                the operator on a real kube-apiserver and etcd, with fakes of all else: N pipelines
                                (1000) at once beside a bare client, memory, edits, and SECONDS (600) of silence
-  nodes                        the tests of nodes that die, alone: in a cluster of three, which is made for them
+  nodes                        the tests of nodes that die, in a cluster of three that is made for them
   cluster up [--workers N]     a local Kubernetes cluster (kind), kubeconfig in target/cluster/; with N nodes (0 to 3)
                                beside the first: one with another number of them is made anew
   cluster down|status          removes it; says how it is, and how to reach it

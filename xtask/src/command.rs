@@ -69,7 +69,7 @@ fn fast_checks() -> Vec<&'static Step> {
     vec![&checks::FORMAT, &checks::CLIPPY, &checks::UNIT, &checks::DENY]
 }
 
-fn full_checks() -> [&'static Step; 10] {
+fn full_checks() -> [&'static Step; 9] {
     [
         &go::CONTROL_PLANE,
         &images::BUILD,
@@ -80,7 +80,6 @@ fn full_checks() -> [&'static Step; 10] {
         &images::LOAD,
         &chart::INSTALL,
         &checks::IN_CLUSTER,
-        &nodes::STEP,
     ]
 }
 
