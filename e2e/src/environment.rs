@@ -143,16 +143,3 @@ pub async fn client() -> Result<Client> {
     let config = Config::from_custom_kubeconfig(kubeconfig()?, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)
 }
-
-/// The Docker container that is the cluster's node: from the environment, or by kind's names.
-///
-/// # Errors
-/// If neither says.
-pub fn node_container() -> Result<String> {
-    if let Ok(name) = std::env::var("IOTPIPELINE_NODE") {
-        return Ok(name);
-    }
-    let context = kubeconfig()?.current_context.unwrap_or_default();
-    let name = context.strip_prefix("kind-").with_context(|| format!("not a kind cluster: {context:?}"))?;
-    Ok(format!("{name}-control-plane"))
-}

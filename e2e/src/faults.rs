@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use crate::conditions::{Probe, eventually};
 use crate::namespaces::Namespace;
-use crate::{environment, process};
+use crate::nodes::node_of;
+use crate::process;
 
 /// A container that was killed.
 pub struct Killed {
@@ -23,9 +24,9 @@ pub struct Killed {
 /// If there is no such container, or it doesn't run.
 pub async fn kill_container(namespace: &Namespace, pod: &str, container: &str) -> Result<Killed> {
     let before = container_status(namespace, pod, container).await?;
+    let node = node_of(namespace, pod).await?;
     let id = before.container_id.as_deref().context("the container has not started")?;
     let id = id.strip_prefix("containerd://").with_context(|| format!("not containerd's: {id}"))?;
-    let node = environment::node_container()?;
     let kill = ["exec", &node, "ctr", "-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id];
     process::run("docker", &kill).await?;
     Ok(Killed { pod: pod.to_owned(), container: container.to_owned(), restarts: before.restart_count })

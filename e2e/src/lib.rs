@@ -4,9 +4,9 @@
 //! sleeping), `namespaces` and `diagnostics` (a place for a test, and what it leaves when it fails),
 //! `pipeline` (an `IoTPipeline` in the cluster and its parts), `port_forward` (the way in: from the
 //! host all traffic goes through 127.0.0.1), `mqtt`, `publisher` and `influx` (witnesses that are not
-//! our code), `faults` (kills in the cluster), `containers`, `programs` and `bridge_process` (the same
-//! parts on loopback, without a cluster), `doors` (a broker that is reached in every way), `fault_proxy` and
-//! `soak` (faults at random between them),
+//! our code), `faults` and `nodes` (kills of containers and of nodes in the cluster), `containers`, `programs` and
+//! `bridge_process` (the same parts on loopback, without a cluster), `doors` (a broker that is reached in every way),
+//! `fault_proxy` and `soak` (faults at random between them),
 //! `bench` (the bridge measured beside Telegraf), `control_plane` (etcd and kube-apiserver without a
 //! cluster), `stage` (fakes of what is not there then), `operator_process` (the operator before both),
 //! `operator_bench` (what it costs), `replica` (one of several), `failover` (which of them writes),
@@ -34,6 +34,7 @@ pub mod influx;
 pub mod leaks;
 pub mod mqtt;
 pub mod namespaces;
+pub mod nodes;
 pub mod operator_bench;
 pub mod operator_process;
 pub mod pipeline;

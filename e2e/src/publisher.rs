@@ -57,6 +57,9 @@ pub struct Account {
     pub connections: u32,
     /// Messages that were acknowledged just before a connection broke.
     pub unsettled: BTreeSet<u64>,
+    /// Messages that were published again, since their acknowledgement had not come when a connection broke: nobody
+    /// behind the broker can know that they are the same.
+    pub repeated: BTreeSet<u64>,
 }
 
 impl Account {
@@ -82,16 +85,17 @@ impl Load<'_> {
             account.connections += 1;
             let client_id = format!("e2e-publisher-{}", account.connections);
             let (requests, events) = AsyncClient::new(options(self.port, &client_id, self.login), 16);
-            let mut acknowledged = HashMap::new();
+            let (mut acknowledged, mut flying) = (HashMap::new(), HashMap::new());
             let mut connection = Connection { left: &left, account: &mut account, progress };
             tokio::select! {
-                outcome = connection.follow(events, &mut acknowledged) => outcome?,
+                outcome = connection.follow(events, &mut acknowledged, &mut flying) => outcome?,
                 () = self.feed(&requests, &left) => {}
             }
             left.retain(|number| !acknowledged.contains_key(number));
             if !left.is_empty() {
                 let late = acknowledged.iter().filter(|(_, when)| when.elapsed() < UNSETTLED);
                 account.unsettled.extend(late.map(|(number, _)| *number));
+                account.repeated.extend(flying.into_values());
             }
             // The broker may be starting: don't ask it a thousand times a second.
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -127,9 +131,9 @@ impl Connection<'_> {
         &mut self,
         mut events: EventLoop,
         acknowledged: &mut HashMap<u64, Instant>,
+        flying: &mut HashMap<u16, u64>,
     ) -> Result<()> {
         let mut unsent = self.left.iter().copied();
-        let mut flying: HashMap<u16, u64> = HashMap::new();
         while acknowledged.len() < self.left.len() {
             let Ok(Ok(event)) = tokio::time::timeout(SILENCE, events.poll()).await else { return Ok(()) };
             match event {

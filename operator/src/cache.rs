@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
 use libdeflater::{CompressionLvl, Compressor, Decompressor};
@@ -24,12 +25,16 @@ use crate::resources::names::INSTANCE;
 
 /// What can be kept.
 pub trait Cached:
-    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Any
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Serialize + DeserializeOwned + Any
 {
 }
 
 impl<K> Cached for K where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Any
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Serialize
+        + DeserializeOwned
+        + Any
 {
 }
 
@@ -277,14 +282,13 @@ impl Group {
 
 /// What is kept of an object, as JSON: all but who wrote which field, and what a pod runs, which its set says as well.
 fn kept<K: Cached>(object: &K) -> serde_json::Result<Vec<u8>> {
-    let mut json = serde_json::to_value(object)?;
-    if let Some(metadata) = json["metadata"].as_object_mut() {
-        metadata.remove("managedFields");
+    let mut kept = object.clone();
+    kept.meta_mut().managed_fields = None;
+    if let Some(pod) = (&mut kept as &mut dyn Any).downcast_mut::<Pod>() {
+        let node = pod.spec.take().and_then(|spec| spec.node_name);
+        pod.spec = Some(PodSpec { node_name: node, ..PodSpec::default() });
     }
-    if let Some(pod) = json.as_object_mut().filter(|_| K::kind(&()) == "Pod") {
-        pod.remove("spec");
-    }
-    serde_json::to_vec(&json)
+    serde_json::to_vec(&kept)
 }
 
 /// Versions of a kind can be compared: Kubernetes says so since 1.35, and the API server has always made

@@ -4,7 +4,9 @@ mod backup;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ContainerStatus, Event, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{
+    ContainerStatus, Event, PersistentVolumeClaim, Pod, PodCondition, PodStatus,
+};
 use kube::{Resource, ResourceExt};
 
 use crate::observe::Children;
@@ -150,6 +152,9 @@ fn volume_trouble(component: Component, children: &Children) -> Option<Part> {
 /// The first thing that keeps a pod from being ready.
 fn trouble(component: Component, pod: &Pod, children: &Children) -> Option<Part> {
     let name = pod.name_any();
+    if pod.status.as_ref().is_some_and(is_cut_off) {
+        return Some(cut_off(component, pod));
+    }
     if pod.metadata.deletion_timestamp.is_some() {
         return Some(Part::not_ready("Restarting", format!("the pod {name} is being replaced")));
     }
@@ -172,6 +177,32 @@ fn trouble(component: Component, pod: &Pod, children: &Children) -> Option<Part>
         let message = event.message.as_deref().unwrap_or_default().trim();
         Some(Part::not_ready(event.reason.as_deref()?, format!("the pod {name} can't start: {message}")))
     })
+}
+
+/// Whether its node has been silent for so long that Kubernetes no longer counts on it. A kubelet that takes a pod's
+/// readiness away takes that of its containers too; only the node controller takes the pod's alone.
+fn is_cut_off(status: &PodStatus) -> bool {
+    let has = |type_: &str, state: &str| {
+        let mut conditions = status.conditions.iter().flatten();
+        conditions.find(|condition| condition.type_ == type_ && condition.status == state)
+    };
+    let by_gate = |ready: &PodCondition| ready.reason.as_deref() == Some("ReadinessGatesNotReady");
+    has("Ready", "False").is_some_and(|ready| !by_gate(ready)) && has("ContainersReady", "True").is_some()
+}
+
+fn cut_off(component: Component, pod: &Pod) -> Part {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("unknown");
+    let then = match component {
+        Component::Dashboard => "another pod takes its place soon".into(),
+        _ => format!(
+            "it goes on when the node is back; if the node is gone for good, delete it (kubectl delete node {node}), \
+             and the pod's claim too if its volume was there and nowhere else"
+        ),
+    };
+    Part::not_ready(
+        "NodeNotReady",
+        format!("the node {node} of the pod {} does not answer: {then}", pod.name_any()),
+    )
 }
 
 fn container_trouble(pod: &str, container: &ContainerStatus) -> Option<Part> {

@@ -183,6 +183,22 @@ fn what_keeps_a_pod_from_being_ready_is_told() {
     }
 }
 
+/// What the node controller does to the pods of a node of which it has not heard for long.
+#[test]
+fn a_pod_that_is_not_ready_though_its_containers_are_has_lost_its_node() {
+    let conditions = |ready: &str| {
+        format!(
+            "{{conditions: [{{type: Ready, status: 'False'{ready}}}, {{type: ContainersReady, status: 'True'}}]}}"
+        )
+    };
+    let lost = of_pod(&conditions(""));
+    assert_eq!(lost.reason, "NodeNotReady");
+    assert!(lost.message.contains("kubectl delete node"), "{}", lost.message);
+    assert_eq!(of_pod(&conditions(", reason: ReadinessGatesNotReady")).reason, "Starting");
+    let unready = "{conditions: [{type: Ready, status: 'False'}, {type: ContainersReady, status: 'False'}]}";
+    assert_eq!(of_pod(unready).reason, "Starting");
+}
+
 #[test]
 fn a_set_whose_newest_template_is_not_seen_yet_is_not_ready() {
     let ready: StatefulSet = serde_saphyr::from_str(&SET.replace("READY", "1")).expect("a set");

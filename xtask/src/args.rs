@@ -15,7 +15,10 @@ usage: cargo xtask COMMAND
                                the operator on a real kube-apiserver and etcd, with fakes of all else: N pipelines
                                (1000) at once beside a bare client, memory, edits, and SECONDS (600) of silence;
                                then prometheus-operator with N Prometheus resources, unless --no-anchor
-  cluster up|down|status       a local Kubernetes cluster (kind), kubeconfig in target/cluster/
+  nodes                        the tests of nodes that die, in a cluster of three that is made for them
+  cluster up [--workers N]     a local Kubernetes cluster (kind), kubeconfig in target/cluster/; with N nodes (0 to 3)
+                               beside the first: one with another number of them is made anew
+  cluster down|status          removes it; says how it is, and how to reach it
   images                       builds the project's images, and loads them into the cluster if it runs
   install                      cluster, images, and the operator by its chart
   generate                     rewrites the generated files: CRD, manifests, golden files
@@ -52,18 +55,30 @@ pub(crate) enum Command {
     Cluster { action: ClusterAction, name: Option<String> },
     Images { name: Option<String> },
     Install { name: Option<String> },
+    Nodes { name: Option<String> },
     Generate,
 }
 
 /// What to do with the cluster.
 #[derive(Debug, PartialEq)]
 pub(crate) enum ClusterAction {
-    Up,
+    Up { workers: usize },
     Down,
     Status,
 }
 
+/// More would be another machine's work.
+const MOST_WORKERS: u64 = 3;
+
 impl Command {
+    /// How many workers the cluster is to have, if it matters.
+    pub(crate) fn workers(&self) -> Option<usize> {
+        match self {
+            Self::Cluster { action: ClusterAction::Up { workers }, .. } => Some(*workers),
+            _ => None,
+        }
+    }
+
     /// The cluster's name, if one was given.
     pub(crate) fn cluster_name(&self) -> Option<&str> {
         match self {
@@ -71,6 +86,7 @@ impl Command {
             | Self::Test { name, .. }
             | Self::Cluster { name, .. }
             | Self::Images { name }
+            | Self::Nodes { name }
             | Self::Install { name } => name.as_deref(),
             Self::Help
             | Self::Generate
@@ -88,6 +104,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
     let (mut name, mut seeds, mut seed) = (None, None, None);
     let (mut rounds, mut row) = (None, None);
     let (mut pipelines, mut settle) = (None, None);
+    let mut workers = None;
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
@@ -97,6 +114,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
             "--rounds" => rounds = Some(number("--rounds", rest.next())?),
             "--pipelines" => pipelines = Some(number("--pipelines", rest.next())?),
             "--settle" => settle = Some(number("--settle", rest.next())?),
+            "--workers" => workers = Some(few_workers(rest.next())?),
             "--row" => row = Some(rest.next().ok_or("--row needs a name")?.clone()),
             "-h" | "--help" => return Ok(Command::Help),
             flag if flag.starts_with('-') => flags.push(flag),
@@ -118,11 +136,15 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
             settle: settle.take().unwrap_or(SETTLE),
             anchor: !take(&mut flags, "--no-anchor"),
         },
-        ["cluster", "up"] => Command::Cluster { action: ClusterAction::Up, name },
+        ["cluster", "up"] => {
+            let workers = workers.take().unwrap_or_default();
+            Command::Cluster { action: ClusterAction::Up { workers }, name }
+        }
         ["cluster", "down"] => Command::Cluster { action: ClusterAction::Down, name },
         ["cluster", "status"] => Command::Cluster { action: ClusterAction::Status, name },
         ["images"] => Command::Images { name },
         ["install"] => Command::Install { name },
+        ["nodes"] => Command::Nodes { name },
         ["generate"] => Command::Generate,
         other => return Err(format!("no such command: {}", other.join(" "))),
     };
@@ -133,6 +155,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
         ("--row", row.is_some()),
         ("--pipelines", pipelines.is_some()),
         ("--settle", settle.is_some()),
+        ("--workers", workers.is_some()),
     ];
     let untaken = given.into_iter().filter(|(_, given)| *given);
     flags.extend(untaken.map(|(option, _)| option));
@@ -151,6 +174,13 @@ fn take(flags: &mut Vec<&str>, flag: &str) -> bool {
 fn number(option: &str, value: Option<&String>) -> Result<u64, String> {
     let value = value.ok_or_else(|| format!("{option} needs a number"))?;
     value.parse().map_err(|_| format!("{option} {value}: not a number"))
+}
+
+fn few_workers(value: Option<&String>) -> Result<usize, String> {
+    match number("--workers", value)? {
+        count @ 0..=MOST_WORKERS => Ok(count as usize),
+        count => Err(format!("--workers {count}: at most {MOST_WORKERS}")),
+    }
 }
 
 /// A cluster's name becomes a container's and a file's name.
@@ -176,7 +206,11 @@ mod tests {
         assert_eq!(parsed("--fast test"), Ok(Command::Test { fast: true, name: None }));
         assert_eq!(
             parsed("cluster --name lab up"),
-            Ok(Command::Cluster { action: ClusterAction::Up, name: Some("lab".into()) })
+            Ok(Command::Cluster { action: ClusterAction::Up { workers: 0 }, name: Some("lab".into()) })
+        );
+        assert_eq!(
+            parsed("cluster up --workers 2"),
+            Ok(Command::Cluster { action: ClusterAction::Up { workers: 2 }, name: None })
         );
         assert_eq!(parsed("soak --seed 7"), Ok(Command::Soak { seeds: SEEDS, seed: Some(7) }));
         assert_eq!(parsed("--seeds 3 soak"), Ok(Command::Soak { seeds: 3, seed: None }));
@@ -206,6 +240,8 @@ mod tests {
         assert!(parsed("bench --settle 2").is_err());
         assert!(parsed("bench --no-anchor").is_err());
         assert!(parsed("cluster").is_err());
+        assert!(parsed("cluster up --workers 4").is_err());
+        assert!(parsed("cluster down --workers 1").is_err());
         assert!(parsed("images --name").is_err());
         assert!(parsed("images --name ../x").is_err());
     }

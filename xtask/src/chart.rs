@@ -1,6 +1,7 @@
 //! Installs the operator by its chart, with the images that were built here.
 
 use crate::Result;
+use crate::cluster;
 use crate::context::Context;
 use crate::hash::Key;
 use crate::paths::write_whole;
@@ -18,7 +19,7 @@ pub(crate) const INSTALL: Step = Step {
 const RELEASE: &str = "iotpipeline-operator";
 const NAMESPACE: &str = "iotpipeline-system";
 
-fn install(context: &mut Context, log: &Log) -> Result<Outcome> {
+pub(crate) fn install(context: &mut Context, log: &Log) -> Result<Outcome> {
     let chart = context.paths.root.join("charts").join(RELEASE);
     if !chart.join("Chart.yaml").exists() {
         return Err(format!("there is no chart in {}", chart.display()).into());
@@ -67,7 +68,9 @@ fn values_yaml(context: &Context) -> Result<String> {
     let own = context.own()?;
     let parts = context.images()?;
     let grafana = parts.grafana.as_deref().or(own.stand_in.as_deref()).ok_or("no image for the dashboard")?;
-    let mut yaml = format!("image:\n{}", image_yaml("  ", &own.operator));
+    // Where a node can die, one stands by on another.
+    let replicas = if cluster::nodes(&context.cluster).len() > 1 { 2 } else { 1 };
+    let mut yaml = format!("replicas: {replicas}\nimage:\n{}", image_yaml("  ", &own.operator));
     yaml.push_str("  pullPolicy: IfNotPresent\nimages:\n");
     let images = [
         ("mosquitto", &*parts.mosquitto),

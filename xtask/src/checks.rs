@@ -122,7 +122,7 @@ fn in_cluster(context: &mut Context, log: &Log) -> Result<Outcome> {
 }
 
 /// Runs tests, and adds what they counted.
-fn tests(context: &mut Context, command: &mut Command, log: &Log) -> Result<Outcome> {
+pub(crate) fn tests(context: &mut Context, command: &mut Command, log: &Log) -> Result<Outcome> {
     let result = log.run(command);
     let output = log.content();
     let counts = Counts::in_output(&output);

@@ -1,4 +1,7 @@
-//! The local cluster: one kind node, named after the checkout.
+//! The local cluster: a kind node with the control plane, and workers where they are asked for, named after the
+//! checkout.
+
+mod create;
 
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +17,7 @@ use crate::progress::{Lock, Outcome, Step};
 /// Creates the cluster, unless it runs.
 pub(crate) const UP: Step = Step {
     name: "cluster",
-    about: "a kind cluster (40 s; longer where its image is pulled)",
+    about: "a kind cluster (40 s, and 10 s for each worker; longer where its image is pulled)",
     lock: Some(Lock::Cluster),
     work: up,
 };
@@ -37,38 +40,59 @@ pub(crate) fn name_for(checkout: &Path) -> String {
     format!("iotpipeline-{}", &key[..8])
 }
 
-/// The container that is the cluster's node.
-pub(crate) fn node_container(cluster: &str) -> String {
-    format!("{cluster}-control-plane")
+/// The containers that are the cluster's nodes, whether they run or not; the control plane is the first.
+pub(crate) fn nodes(cluster: &str) -> Vec<String> {
+    // kind's own label.
+    let filter = format!("label=io.x-k8s.kind.cluster={cluster}");
+    let list = ["ps", "--all", "--format", "{{.Names}}", "--filter", &filter];
+    let mut nodes: Vec<_> =
+        answer(Command::new("docker").args(list)).unwrap_or_default().lines().map(str::to_owned).collect();
+    nodes.sort();
+    nodes
 }
 
-fn up(context: &mut Context, log: &Log) -> Result<Outcome> {
+/// As the step does.
+pub(crate) fn up(context: &mut Context, log: &Log) -> Result<Outcome> {
     let name = context.cluster.clone();
     let ready = |took: &str| format!("{name} is ready{took}; KUBECONFIG={}", context.kubeconfig().display());
-    if is_ours_and_current(context)? {
+    let nodes = nodes(&name);
+    if is_ours_and_current(context, &nodes)? {
         if !context.kubeconfig().exists() {
-            log.run(kind(context).args(["export", "kubeconfig", "--name", &name]))?;
+            log.run(create::kind(context).args(["export", "kubeconfig", "--name", &name]))?;
         }
+        // One that was killed, as tests do.
+        log.run(Command::new("docker").arg("start").args(&nodes))?;
         // It may have been started a moment ago, together with Docker.
-        if wait_for("the API server", Duration::from_secs(30), || is_ready(context)).is_ok() {
+        if wait_for("the API server", Duration::from_secs(30), || is_ready(context)).is_ok()
+            && create::join_nodes(context, &nodes, log).is_ok()
+        {
             return Ok(Outcome::Unchanged(ready("")));
         }
         log.note("The cluster doesn't answer: it is made anew.");
     }
     remove(&name, log)?;
-    create(context, log)?;
+    create::create(context, context.workers.unwrap_or_default(), log)?;
     Ok(Outcome::Done(ready("")))
 }
 
-/// Whether the node runs, and from the image that it should be made of.
-fn is_ours_and_current(context: &Context) -> Result<bool> {
-    let format = ["inspect", "--format", "{{.State.Running}} {{.Config.Image}}"];
-    let state = answer(Command::new("docker").args(format).arg(node_container(&context.cluster)));
-    Ok(match (state, context.origin()?) {
-        (Some(state), Origin::Build) => state == format!("true {}", node::image(&context.paths)?),
-        (Some(state), Origin::Pull) => state.starts_with("true kindest/node"),
-        (None, _) => false,
-    })
+/// Whether there are as many nodes as there should be, of the image that they should be made of. The first has
+/// to run: what a control plane is like that was killed, nobody knows.
+fn is_ours_and_current(context: &Context, nodes: &[String]) -> Result<bool> {
+    let Some(first) = nodes.first() else { return Ok(false) };
+    if context.workers.is_some_and(|workers| workers + 1 != nodes.len()) {
+        return Ok(false);
+    }
+    let runs = answer(Command::new("docker").args(["inspect", "--format", "{{.State.Running}}", first]));
+    let images =
+        answer(Command::new("docker").args(["inspect", "--format", "{{.Config.Image}}"]).args(nodes));
+    let is_current: Box<dyn Fn(&str) -> bool> = match context.origin()? {
+        Origin::Build => {
+            let image = node::image(&context.paths)?;
+            Box::new(move |other| other == image)
+        }
+        Origin::Pull => Box::new(|image| image.starts_with("kindest/node")),
+    };
+    Ok(runs.as_deref() == Some("true") && images.is_some_and(|images| images.lines().all(is_current)))
 }
 
 /// Whether the API server answers, and the cluster has been set up to the end.
@@ -77,63 +101,12 @@ fn is_ready(context: &Context) -> bool {
     quietly(ask.args(["get", "serviceaccount", "default", "--request-timeout=5s"]))
 }
 
-fn create(context: &Context, log: &Log) -> Result<()> {
-    let name = &context.cluster;
-    let label = format!("{OWNER}={}", context.paths.root.display());
-    log.run(Command::new("docker").args(["volume", "create", "--label", &label, name]))?;
-    let mut create = kind(context);
-    create.args(["create", "cluster", "--name", name, "--wait", "90s", "--config", "-"]);
-    log.feed(&mut create, &configuration(context)?)?;
-    if let Origin::Build = context.origin()? {
-        keep_service_addresses_inside(name, log)?;
-    }
-    // kind can be done before these are.
-    let mut rollout = context.tool("kubectl");
-    rollout.args(["--namespace=kube-system", "rollout", "status", "deployment/coredns", "--timeout=90s"]);
-    log.run(&mut rollout)?;
-    wait_for("the default service account", Duration::from_secs(60), || is_ready(context))
-}
-
-/// kube-proxy takes a moment to make a new service's address known. Until then a packet to it would
-/// follow the node's default route out of the cluster, and whoever answers there would get what was
-/// meant for the service. The range is kubeadm's default for services.
-fn keep_service_addresses_inside(cluster: &str, log: &Log) -> Result<()> {
-    let node = node_container(cluster);
-    let rule = ["iptables", "-I", "FORWARD", "-d", "10.96.0.0/16", "-j", "REJECT"];
-    log.run(Command::new("docker").args(["exec", &node]).args(rule))
-}
-
-/// On cgroup v1, recent kubelets start only if told that it is all right.
-fn configuration(context: &Context) -> Result<String> {
-    let (network, image) = match context.origin()? {
-        // Our node has a bridge of its own; a public one brings what it needs.
-        Origin::Build => ("disableDefaultCNI: true", format!("  image: {}\n", node::image(&context.paths)?)),
-        Origin::Pull => ("disableDefaultCNI: false", String::new()),
-    };
-    Ok(format!(
-        "kind: Cluster
-apiVersion: kind.x-k8s.io/v1alpha4
-networking:
-  {network}
-nodes:
-- role: control-plane
-{image}  kubeadmConfigPatches:
-  - |
-    kind: KubeletConfiguration
-    failCgroupV1: false
-"
-    ))
-}
-
-fn kind(context: &Context) -> Command {
-    context.tool("kind")
-}
-
-fn down(context: &mut Context, log: &Log) -> Result<Outcome> {
+/// As the step does.
+pub(crate) fn down(context: &mut Context, log: &Log) -> Result<Outcome> {
     if !docker::answers() {
         return Ok(Outcome::Unchanged("Docker doesn't run, so neither does a cluster".into()));
     }
-    let existed = quietly(Command::new("docker").args(["inspect", &node_container(&context.cluster)]));
+    let existed = !nodes(&context.cluster).is_empty();
     remove(&context.cluster, log)?;
     let kubeconfig = context.kubeconfig();
     if kubeconfig.exists() {
@@ -147,9 +120,9 @@ fn down(context: &mut Context, log: &Log) -> Result<Outcome> {
 
 /// What `kind delete cluster` does, also where kind isn't there yet.
 fn remove(cluster: &str, log: &Log) -> Result<()> {
-    let node = node_container(cluster);
-    if quietly(Command::new("docker").args(["inspect", &node])) {
-        log.run(Command::new("docker").args(["rm", "--force", "--volumes", &node]))?;
+    let nodes = nodes(cluster);
+    if !nodes.is_empty() {
+        log.run(Command::new("docker").args(["rm", "--force", "--volumes"]).args(nodes))?;
     }
     if quietly(Command::new("docker").args(["volume", "inspect", cluster])) {
         log.run(Command::new("docker").args(["volume", "rm", cluster]))?;
@@ -175,11 +148,16 @@ pub(crate) fn remove_strays(log: &Log, is_stray: impl Fn(&str) -> bool) -> Resul
 /// Prints what there is.
 pub(crate) fn status(context: &Context) -> Result<()> {
     println!("cluster     {}", context.cluster);
-    let format =
-        ["inspect", "--format", "{{.State.Status}}, image {{.Config.Image}}, since {{.State.StartedAt}}"];
-    let node = answer(Command::new("docker").args(format).arg(node_container(&context.cluster)));
-    let node = node.unwrap_or_else(|| "none: `cargo xtask cluster up` makes it".into());
-    println!("node        {node}");
+    let nodes = nodes(&context.cluster);
+    if nodes.is_empty() {
+        println!("node        none: `cargo xtask cluster up` makes it");
+    }
+    for node in nodes {
+        let format = "{{.State.Status}}, image {{.Config.Image}}, since {{.State.StartedAt}}";
+        let state = answer(Command::new("docker").args(["inspect", "--format", format, &node]));
+        let name = node.strip_prefix(&context.cluster).unwrap_or(&node).trim_start_matches('-');
+        println!("node        {name}: {}", state.unwrap_or_else(|| "it has just gone".into()));
+    }
     let kubeconfig = context.kubeconfig();
     if !kubeconfig.exists() {
         return Ok(());

@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::parts::{self, cyclonus, go, prometheus_operator, s3, telegraf};
 use crate::paths::Paths;
 use crate::progress::{Progress, Step};
-use crate::{Result, bench, chart, checks, cluster, demo, images, soak};
+use crate::{Result, bench, chart, checks, cluster, demo, images, nodes, soak};
 
 /// What is said before the first step that may take long.
 const NEEDS: &str = "\
@@ -39,7 +39,7 @@ pub(crate) fn run(command: &Command) -> ExitCode {
 }
 
 fn context(command: &Command) -> Result<Context> {
-    Ok(Context::new(Paths::find()?, command.cluster_name()))
+    Ok(Context::new(Paths::find()?, command.cluster_name(), command.workers()))
 }
 
 /// A command's name, which is also its folder of logs, and its steps.
@@ -47,10 +47,11 @@ fn steps(command: &Command) -> (&'static str, Vec<&'static Step>) {
     let with_parts = |rest: &[&'static Step]| [&parts::STEPS, rest].concat();
     let installed = [&images::BUILD, &cluster::UP, &images::LOAD, &chart::INSTALL];
     match command {
-        Command::Cluster { action: ClusterAction::Up, .. } => ("cluster", with_parts(&[&cluster::UP])),
+        Command::Cluster { action: ClusterAction::Up { .. }, .. } => ("cluster", with_parts(&[&cluster::UP])),
         Command::Cluster { .. } | Command::Demo { down: true, .. } => ("cluster", vec![&cluster::DOWN]),
         Command::Images { .. } => ("images", with_parts(&[&images::BUILD, &images::LOAD])),
         Command::Install { .. } => ("install", with_parts(&installed)),
+        Command::Nodes { .. } => ("nodes", with_parts(&[&images::BUILD, &nodes::STEP])),
         Command::Demo { .. } => ("demo", [with_parts(&installed), vec![&demo::COMPILE]].concat()),
         Command::Soak { .. } => ("soak", with_parts(&[&soak::COMPILE])),
         Command::Bench { .. } => ("bench", with_parts(&[&telegraf::STEP, &bench::COMPILE])),

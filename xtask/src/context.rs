@@ -18,6 +18,8 @@ pub(crate) struct Context {
     pub(crate) paths: Paths,
     /// The cluster's name.
     pub(crate) cluster: String,
+    /// How many workers it is to have. None: as many as it has, and none if it is made.
+    pub(crate) workers: Option<usize>,
     /// Whether parts are pulled or built. Known after the step `parts`.
     pub(crate) origin: Option<Origin>,
     /// The tests' results so far.
@@ -28,9 +30,21 @@ pub(crate) struct Context {
 
 impl Context {
     /// A context of which nothing is known yet.
-    pub(crate) fn new(paths: Paths, cluster: Option<&str>) -> Self {
+    pub(crate) fn new(paths: Paths, cluster: Option<&str>, workers: Option<usize>) -> Self {
         let cluster = cluster.map_or_else(|| crate::cluster::name_for(&paths.root), str::to_owned);
-        Self { paths, cluster, origin: None, counts: Counts::default(), own: None }
+        Self { paths, cluster, workers, origin: None, counts: Counts::default(), own: None }
+    }
+
+    /// The same for another cluster, which is named after this one's.
+    pub(crate) fn beside(&self, suffix: &str, workers: usize) -> Self {
+        Self {
+            paths: self.paths.clone(),
+            cluster: format!("{}-{suffix}", self.cluster),
+            workers: Some(workers),
+            origin: self.origin,
+            counts: Counts::default(),
+            own: self.own.clone(),
+        }
     }
 
     /// Whether parts are pulled or built.

@@ -1,11 +1,12 @@
 //! The project's own images: compiled here, put on a small base, loaded into the cluster.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Result;
 use crate::cargo::cargo;
-use crate::cluster::node_container;
+use crate::cluster;
 use crate::context::Context;
 use crate::hash::Key;
 use crate::parts::{LOCAL, Origin, debian, forget_old, has_image, node, pull};
@@ -26,7 +27,7 @@ pub(crate) const LOAD: Step =
     Step { name: "load", about: "loads the images into the cluster", lock: Some(Lock::Cluster), work: load };
 
 /// References of our images, and the programs in them as files of this machine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct OwnImages {
     pub(crate) operator: String,
     pub(crate) bridge: String,
@@ -152,29 +153,44 @@ fn build(context: &mut Context, log: &Log) -> Result<Outcome> {
     })
 }
 
-fn load(context: &mut Context, log: &Log) -> Result<Outcome> {
-    let node = node_container(&context.cluster);
-    let list = ["exec", &node, "ctr", "--namespace", "k8s.io", "images", "list", "--quiet"];
-    let Some(present) = answer(Command::new("docker").args(list)) else {
-        return Ok(Outcome::Skipped("no cluster runs".into()));
-    };
+/// Loads into every node what it doesn't have.
+pub(crate) fn load(context: &mut Context, log: &Log) -> Result<Outcome> {
     let own = context.own()?;
     let parts = context.images()?;
     // The node has mosquitto and InfluxDB if it was built here. Pulled ones are loaded: one download.
     let mut wanted = vec![own.operator.as_str(), &own.bridge, &parts.mosquitto, &parts.influxdb];
     wanted.extend(own.stand_in.as_deref());
     wanted.extend(parts.grafana.as_deref());
-    wanted.retain(|image| !present.lines().any(|line| line == *image));
-    if !wanted.is_empty() {
+    let mut loaded = BTreeSet::new();
+    let mut nodes = 0;
+    for node in cluster::nodes(&context.cluster) {
+        if let Some(missing) = load_into(&node, &wanted, log)? {
+            nodes += 1;
+            loaded.extend(missing);
+        }
+    }
+    if nodes == 0 {
+        return Ok(Outcome::Skipped("no cluster runs".into()));
+    }
+    Ok(match loaded.is_empty() {
+        true => Outcome::Unchanged(String::new()),
+        false => Outcome::Done(loaded.into_iter().collect::<Vec<_>>().join(", ")),
+    })
+}
+
+/// Returns what the node didn't have; nothing if it doesn't run.
+fn load_into<'i>(node: &str, wanted: &[&'i str], log: &Log) -> Result<Option<Vec<&'i str>>> {
+    let list = ["exec", node, "ctr", "--namespace", "k8s.io", "images", "list", "--quiet"];
+    let Some(present) = answer(Command::new("docker").args(list)) else { return Ok(None) };
+    let is_present = |image: &str| present.lines().any(|line| line == image);
+    let missing: Vec<_> = wanted.iter().copied().filter(|image| !is_present(image)).collect();
+    if !missing.is_empty() {
         // All at once: Docker saves what they have in common, the base, once. They are unpacked when
         // a pod first needs them.
         let mut import = Command::new("docker");
-        import.args(["exec", "--interactive", &node, "ctr", "--namespace", "k8s.io", "images", "import"]);
+        import.args(["exec", "--interactive", node, "ctr", "--namespace", "k8s.io", "images", "import"]);
         import.args(["--all-platforms", "--no-unpack", "-"]);
-        log.pipe(Command::new("docker").arg("save").args(&wanted), &mut import)?;
+        log.pipe(Command::new("docker").arg("save").args(&missing), &mut import)?;
     }
-    Ok(match wanted.len() {
-        0 => Outcome::Unchanged(String::new()),
-        _ => Outcome::Done(wanted.join(", ")),
-    })
+    Ok(Some(missing))
 }

@@ -2,7 +2,7 @@
 //!
 //! Reading guide: `command` holds the lists; `progress` runs a list and shows it; `context` is what
 //! steps share. Then one file per subject: `parts` (what the cluster is made of, pulled or built),
-//! `cluster`, `images` (our own), `chart`, `checks` (the tests), `demo`,
+//! `cluster`, `images` (our own), `chart`, `checks` (the tests), `nodes` (those of nodes that die), `demo`,
 //! `soak` and `bench` with `released` (what both compile).
 
 mod args;
@@ -17,6 +17,7 @@ mod counts;
 mod demo;
 mod hash;
 mod images;
+mod nodes;
 mod parts;
 mod paths;
 mod process;

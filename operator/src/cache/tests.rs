@@ -1,4 +1,4 @@
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 
 use super::*;
@@ -95,12 +95,12 @@ fn a_pipeline_that_is_distrusted_is_asked_for() {
 }
 
 #[test]
-fn who_wrote_a_field_and_what_a_pod_runs_is_not_kept() {
+fn who_wrote_a_field_is_not_kept_and_of_what_a_pod_is_to_be_only_its_node() {
     let labels = json!({"app.kubernetes.io/instance": "lab"});
     let metadata = json!({
         "name": "p", "namespace": "n", "labels": labels, "resourceVersion": "1", "managedFields": [{"manager": "m"}],
     });
-    let pod = json!({"metadata": metadata, "spec": {"containers": [{"name": "c"}]}, "status": {"phase": "Running"}});
+    let pod = json!({"metadata": metadata, "spec": {"nodeName": "n1", "containers": [{"name": "c"}]}, "status": {"phase": "Running"}});
     let pod: Pod = serde_json::from_value(pod).expect("a Pod");
     let cache = Cache::default();
     cache.follow::<Pod>(None, &Event::Init);
@@ -108,5 +108,6 @@ fn who_wrote_a_field_and_what_a_pod_runs_is_not_kept() {
     cache.put(&pod);
     let kept = cache.objects::<Pod>("n", "lab").expect("all of the kind is known");
     assert_eq!(kept[0].metadata.managed_fields, None);
-    assert_eq!((&kept[0].spec, &kept[0].status), (&None, &pod.status));
+    let spec = PodSpec { node_name: Some("n1".into()), ..PodSpec::default() };
+    assert_eq!((&kept[0].spec, &kept[0].status), (&Some(spec), &pod.status));
 }

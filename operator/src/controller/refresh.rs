@@ -220,7 +220,7 @@ async fn ask(
     loop {
         let Some(status) = status_of(&context.http, &url).await else {
             // It has only just started, or the workload knows what is the matter.
-            let unreachable = || Part::not_ready("Unreachable", "the bridge does not answer the operator");
+            let unreachable = || Part::not_ready("Unreachable", silent(pod));
             return Ok(Answer { member, part: workload.and(unreachable), heard: None, left: false });
         };
         let part = of_bridge(&status, &bridge.live_hash, &bridge.login_revision);
@@ -237,6 +237,15 @@ async fn ask(
         }
         sleep(PERIOD).await;
     }
+}
+
+fn silent(pod: &Pod) -> String {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("unknown");
+    format!(
+        "the bridge does not answer the operator: if that lasts, see to the node {node} of its pod {}, and to the \
+         network in between",
+        pod.name_any()
+    )
 }
 
 /// What a bridge says of itself, if it does.

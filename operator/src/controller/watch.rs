@@ -171,7 +171,6 @@ impl Watches {
             watcher(api.clone(), config.clone()).take_until(Box::pin(sleep(relist)))
         })
         .flatten()
-        .modify(|object: &mut K| object.meta_mut().managed_fields = None)
         .flat_map(move |event| {
             stream::iter(match event {
                 Ok(event) => news(&cache, namespace.as_deref(), &event),

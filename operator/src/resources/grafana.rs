@@ -98,7 +98,7 @@ pub fn desired(
                         max_unavailable: Some(IntOrString::Int(0)),
                     }),
                 }),
-                template: pod::template(pipeline, pod),
+                template: pod::leaving_silent_nodes(pod::template(pipeline, pod)),
                 ..DeploymentSpec::default()
             },
             status: None,

@@ -3,6 +3,7 @@
 //!   `volumemanager` for mounts
 //! - scheduler: `pkg/scheduler/framework/types.go` ("0/%v nodes are available")
 //! - volume controller: `pkg/controller/volume/persistentvolume/pv_controller.go`
+//! - node controller: `pkg/controller/util/node/controller_utils.go` (`MarkPodsNotReady`)
 //! - bridge: `bridge/src/{source,database,subscribe,canary,session}.rs`
 
 use api::bridge_status::{BridgeStatus, Side};
@@ -160,6 +161,11 @@ fn pods() -> Vec<Failure> {
                 "Multi-Attach error for volume \"pvc-1\": volume is already exclusively attached to one node",
             ),
         ),
+        one("the broker's node is silent", "BrokerNodeNotReady", {
+            let condition = |type_: &str, status: &str| json!({"type": type_, "status": status});
+            let conditions = [condition("Ready", "False"), condition("ContainersReady", "True")];
+            Pod("broker", json!({"phase": "Running", "conditions": conditions}))
+        }),
         one("a quota admits no pod of the broker", "BrokerPodRefused", Quota("broker")),
         one("a quota admits no pod of the bridge", "BridgePodRefused", Quota("bridge")),
     ]
