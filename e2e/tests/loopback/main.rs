@@ -12,6 +12,7 @@ mod canary;
 mod dashboard;
 mod dead_letters;
 mod doors;
+mod encoding;
 mod faults;
 mod formats;
 mod kills;

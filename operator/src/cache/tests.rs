@@ -111,3 +111,42 @@ fn who_wrote_a_field_is_not_kept_and_of_what_a_pod_is_to_be_only_its_node() {
     let spec = PodSpec { node_name: Some("n1".into()), ..PodSpec::default() };
     assert_eq!((&kept[0].spec, &kept[0].status), (&Some(spec), &pod.status));
 }
+
+#[test]
+fn what_is_alike_takes_little() {
+    let mut dictionary = Arc::default();
+    let objects: Vec<_> =
+        (0..10).map(|n| serde_json::to_vec(&secret(&format!("s{n}"), n)).expect("JSON")).collect();
+    let groups = [(); 3].map(|()| {
+        let mut group = Group::default();
+        objects.iter().for_each(|json| group.set(&format!("{json:?}"), 1, 1, json, &mut dictionary));
+        group
+    });
+    for group in &groups {
+        assert_eq!(group.unpacked(), Some(objects.concat()));
+    }
+    assert_eq!(dictionary.len(), objects.concat().len());
+    assert!(groups[2].packed.len() < 64, "{} bytes", groups[2].packed.len());
+}
+
+#[test]
+fn what_no_window_holds_is_kept_whole() {
+    let mut random = 1_u64;
+    let mut noise = |length: usize| -> Vec<u8> {
+        let mut byte = || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) as u8
+        };
+        (0..length).map(|_| byte()).collect()
+    };
+    let (mut group, mut dictionary) = (Group::default(), Arc::default());
+    let (large, small) = (noise(200_000), noise(3));
+    group.set("large", 1, 1, &large, &mut dictionary);
+    group.set("small", 1, 1, &small, &mut dictionary);
+    assert_eq!(dictionary.len(), WINDOW);
+    assert_eq!(group.unpacked(), Some([large, small.clone()].concat()));
+    group.set("large", 2, 1, &[], &mut dictionary);
+    assert_eq!(group.unpacked(), Some(small));
+    group.set("small", 2, 1, &[], &mut dictionary);
+    assert_eq!(group.unpacked(), Some(Vec::new()));
+}
