@@ -48,6 +48,20 @@ struct State {
     kinds: HashMap<(TypeId, Option<String>), Kind>,
     /// Pipelines of which something was not as the cache had it.
     distrusted: HashSet<String>,
+    packer: Packer,
+}
+
+/// What packs and unpacks: made once, since it takes 300 KB.
+struct Packer {
+    deflater: Compress,
+    inflater: Decompress,
+}
+
+impl Default for Packer {
+    fn default() -> Self {
+        // Without headers: nobody else reads it.
+        Self { deflater: Compress::new(Compression::default(), false), inflater: Decompress::new(false) }
+    }
 }
 
 #[derive(Default)]
@@ -98,22 +112,23 @@ impl Cache {
     /// Takes in what a watch tells, and says to which pipelines it is news, by namespace and name.
     pub fn follow<K: Cached>(&self, watched: Option<&str>, event: &Event<K>) -> Vec<String> {
         let mut state = self.state();
-        let kind = state.kinds.entry((TypeId::of::<K>(), watched.map(str::to_owned))).or_default();
+        let State { kinds, packer, .. } = &mut *state;
+        let kind = kinds.entry((TypeId::of::<K>(), watched.map(str::to_owned))).or_default();
         let (object, is_news) = match event {
             Event::Init => {
                 kind.round += 1;
                 return Vec::new();
             }
             // What has gone since the list before is told by nothing else.
-            Event::InitDone => return kind.forget_unlisted(),
+            Event::InitDone => return kind.forget_unlisted(packer),
             Event::InitApply(object) => {
-                let is_news = kind.put(object);
+                let is_news = kind.put(object, packer);
                 kind.listed(object);
                 (object, is_news)
             }
-            Event::Apply(object) => (object, kind.put(object)),
+            Event::Apply(object) => (object, kind.put(object, packer)),
             Event::Delete(object) => {
-                kind.remove(object);
+                kind.remove(object, packer);
                 (object, true)
             }
         };
@@ -124,10 +139,11 @@ impl Cache {
     pub fn put<K: Cached>(&self, object: &K) {
         let namespace = object.meta().namespace.clone();
         let mut state = self.state();
+        let State { kinds, packer, .. } = &mut *state;
         for watched in [None, namespace] {
             // A kind that isn't watched would never be heard of again.
-            if let Some(kind) = state.kinds.get_mut(&(TypeId::of::<K>(), watched)) {
-                kind.put(object);
+            if let Some(kind) = kinds.get_mut(&(TypeId::of::<K>(), watched)) {
+                kind.put(object, packer);
             }
         }
     }
@@ -137,27 +153,29 @@ impl Cache {
         listed.iter().for_each(|object| self.put(object));
         let Some(version) = version else { return };
         let mut state = self.state();
+        let State { kinds, packer, .. } = &mut *state;
         for watched in [None, Some(namespace.to_owned())] {
-            let kind = state.kinds.get_mut(&(TypeId::of::<K>(), watched));
+            let kind = kinds.get_mut(&(TypeId::of::<K>(), watched));
             let group = kind.and_then(|kind| kind.objects.get_mut(&key(namespace, pipeline)));
             let is_listed = |name: &str| listed.iter().any(|object| object.name_any() == name);
             if let Some(group) = group {
-                group.retain(|entry| entry.version > version || is_listed(&entry.name));
+                group.retain(|entry| entry.version > version || is_listed(&entry.name), packer);
             }
         }
     }
 
     /// The objects of a pipeline; None if the API server has to be asked.
     pub fn objects<K: Cached>(&self, namespace: &str, pipeline: &str) -> Option<Vec<K>> {
-        let state = self.state();
+        let mut state = self.state();
+        let State { kinds, packer, distrusted } = &mut *state;
         let key = key(namespace, pipeline);
         let scopes = [None, Some(namespace.to_owned())];
-        let kind = scopes.into_iter().find_map(|scope| state.kinds.get(&(TypeId::of::<K>(), scope)))?;
-        if !kind.is_filled || state.distrusted.contains(&key) {
+        let kind = scopes.into_iter().find_map(|scope| kinds.get(&(TypeId::of::<K>(), scope)))?;
+        if !kind.is_filled || distrusted.contains(&key) {
             return None;
         }
         let Some(group) = kind.objects.get(&key) else { return Some(Vec::new()) };
-        let json = group.unpacked()?;
+        let json = group.unpacked(packer)?;
         let ranges = group.ranges().filter(|range| !range.is_empty());
         ranges.map(|range| serde_json::from_slice(json.get(range)?).ok()).collect()
     }
@@ -179,7 +197,7 @@ impl Cache {
 
 impl Kind {
     /// Whether it is newer than what was known.
-    fn put<K: Cached>(&mut self, object: &K) -> bool {
+    fn put<K: Cached>(&mut self, object: &K, packer: &mut Packer) -> bool {
         let (Some(key), Some(version)) = (pipeline_of(object), version(object)) else { return true };
         let group = self.objects.entry(key).or_default();
         let name = object.name_any();
@@ -187,16 +205,18 @@ impl Kind {
             return false;
         }
         // What can't be kept is no different from what is not known: it is looked for by its name.
-        group.set(&name, version, self.round, &kept(object).unwrap_or_default(), &mut self.dictionary);
+        let entry = Entry { name: name.into(), version, round: self.round, length: 0 };
+        group.set(entry, &kept(object).unwrap_or_default(), &mut self.dictionary, packer);
         true
     }
 
-    fn remove<K: Cached>(&mut self, object: &K) {
+    fn remove<K: Cached>(&mut self, object: &K, packer: &mut Packer) {
         let (Some(key), Some(version)) = (pipeline_of(object), version(object)) else { return };
         let Some(group) = self.objects.get_mut(&key) else { return };
         let name = object.name_any();
         if group.entries.iter().any(|entry| *entry.name == name && entry.version <= version) {
-            group.set(&name, version, self.round, &[], &mut self.dictionary);
+            let entry = Entry { name: name.into(), version, round: self.round, length: 0 };
+            group.set(entry, &[], &mut self.dictionary, packer);
         }
         if group.entries.iter().all(|entry| entry.length == 0) {
             self.objects.remove(&key);
@@ -212,7 +232,7 @@ impl Kind {
 
     /// What the list has not is gone, unless it was written while it was listed. Returns the pipelines that have lost
     /// something.
-    fn forget_unlisted(&mut self) -> Vec<String> {
+    fn forget_unlisted(&mut self, packer: &mut Packer) -> Vec<String> {
         let round = self.round;
         let stays = |entry: &Entry| entry.round == round;
         let mut lost = Vec::new();
@@ -220,7 +240,7 @@ impl Kind {
             if group.entries.iter().any(|entry| entry.length > 0 && !stays(entry)) {
                 lost.push(key.clone());
             }
-            group.retain(stays);
+            group.retain(stays, packer);
             !group.entries.is_empty()
         });
         self.is_filled = true;
@@ -230,40 +250,39 @@ impl Kind {
 
 impl Group {
     /// Replaces an object, or adds it. The dictionary becomes what the pipeline has now, if that is longer.
-    fn set(&mut self, name: &str, version: u64, round: u32, json: &[u8], dictionary: &mut Arc<[u8]>) {
-        let Some(mut all) = self.unpacked() else {
+    fn set(&mut self, entry: Entry, json: &[u8], dictionary: &mut Arc<[u8]>, packer: &mut Packer) {
+        let mut all = self.unpacked(packer).unwrap_or_else(|| {
             // Not to happen; what is forgotten is looked for by its name.
             self.entries.clear();
-            return self.set(name, version, round, json, dictionary);
-        };
-        let known = self.entries.iter().position(|entry| *entry.name == *name);
-        let index = known.unwrap_or_else(|| {
-            self.entries.push(Entry { name: name.into(), version, round, length: 0 });
-            self.entries.len() - 1
+            Vec::new()
         });
-        if let Some(range) = self.ranges().nth(index) {
-            all.splice(range, json.iter().copied());
+        let known = self.entries.iter().position(|other| other.name == entry.name);
+        let index = known.unwrap_or(self.entries.len());
+        let range = self.ranges().nth(index).unwrap_or(all.len()..all.len());
+        all.splice(range, json.iter().copied());
+        let entry = Entry { length: json.len(), ..entry };
+        match self.entries.get_mut(index) {
+            Some(known) => *known = entry,
+            None => self.entries.push(entry),
         }
-        let entry = &mut self.entries[index];
-        (entry.version, entry.round, entry.length) = (version, round, json.len());
-        let reach = all.len().saturating_sub(WINDOW);
-        if all[reach..].len() > dictionary.len() {
-            *dictionary = all[reach..].into();
+        let reach = &all[all.len().saturating_sub(WINDOW)..];
+        if reach.len() > dictionary.len() {
+            *dictionary = reach.into();
         }
         self.dictionary = dictionary.clone();
-        self.pack(&all);
+        self.pack(&all, packer);
     }
 
     /// Keeps what the condition holds of. Nothing is packed anew if that is all.
-    fn retain(&mut self, holds: impl Fn(&Entry) -> bool) {
+    fn retain(&mut self, holds: impl Fn(&Entry) -> bool, packer: &mut Packer) {
         if self.entries.iter().all(&holds) {
             return;
         }
-        let all = self.unpacked().unwrap_or_default();
+        let all = self.unpacked(packer).unwrap_or_default();
         let kept = self.ranges().zip(&self.entries).filter(|(_, entry)| holds(entry));
         let kept: Vec<u8> = kept.flat_map(|(range, _)| all.get(range).unwrap_or_default()).copied().collect();
         self.entries.retain(holds);
-        self.pack(&kept);
+        self.pack(&kept, packer);
     }
 
     /// Where each object is.
@@ -275,21 +294,23 @@ impl Group {
         })
     }
 
-    fn unpacked(&self) -> Option<Vec<u8>> {
+    fn unpacked(&self, packer: &mut Packer) -> Option<Vec<u8>> {
         let length = self.entries.iter().map(|entry| entry.length).sum();
         let mut json = Vec::with_capacity(length);
         if length > 0 {
-            let mut inflater = Decompress::new(false);
+            let inflater = &mut packer.inflater;
+            inflater.reset(false);
             inflater.set_dictionary(&self.dictionary).ok()?;
             inflater.decompress_vec(&self.packed, &mut json, FlushDecompress::Finish).ok()?;
         }
         Some(json).filter(|json| json.len() == length)
     }
 
-    fn pack(&mut self, json: &[u8]) {
+    fn pack(&mut self, json: &[u8], packer: &mut Packer) {
         // What can't be compressed takes 5 bytes more for each 64 KB at most: RFC 1951, section 3.2.4.
         let mut packed = Vec::with_capacity(json.len() + json.len() / 1_000 + 64);
-        let mut deflater = Compress::new(Compression::default(), false);
+        let deflater = &mut packer.deflater;
+        deflater.reset();
         let with_dictionary = deflater.set_dictionary(&self.dictionary);
         let done = deflater.compress_vec(json, &mut packed, FlushCompress::Finish);
         // What isn't packed is noticed when it is unpacked, and then looked for by its name.

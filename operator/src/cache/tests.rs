@@ -114,16 +114,18 @@ fn who_wrote_a_field_is_not_kept_and_of_what_a_pod_is_to_be_only_its_node() {
 
 #[test]
 fn what_is_alike_takes_little() {
-    let mut dictionary = Arc::default();
+    let (mut dictionary, mut packer) = (Arc::default(), Packer::default());
     let objects: Vec<_> =
         (0..10).map(|n| serde_json::to_vec(&secret(&format!("s{n}"), n)).expect("JSON")).collect();
     let groups = [(); 3].map(|()| {
         let mut group = Group::default();
-        objects.iter().for_each(|json| group.set(&format!("{json:?}"), 1, 1, json, &mut dictionary));
+        objects
+            .iter()
+            .for_each(|json| group.set(entry(&format!("{json:?}")), json, &mut dictionary, &mut packer));
         group
     });
     for group in &groups {
-        assert_eq!(group.unpacked(), Some(objects.concat()));
+        assert_eq!(group.unpacked(&mut packer), Some(objects.concat()));
     }
     assert_eq!(dictionary.len(), objects.concat().len());
     assert!(groups[2].packed.len() < 64, "{} bytes", groups[2].packed.len());
@@ -139,14 +141,18 @@ fn what_no_window_holds_is_kept_whole() {
         };
         (0..length).map(|_| byte()).collect()
     };
-    let (mut group, mut dictionary) = (Group::default(), Arc::default());
+    let (mut group, mut dictionary, mut packer) = (Group::default(), Arc::default(), Packer::default());
+    let mut set = |name: &str, json: &[u8]| {
+        group.set(entry(name), json, &mut dictionary, &mut packer);
+        (group.unpacked(&mut packer), dictionary.len())
+    };
     let (large, small) = (noise(200_000), noise(3));
-    group.set("large", 1, 1, &large, &mut dictionary);
-    group.set("small", 1, 1, &small, &mut dictionary);
-    assert_eq!(dictionary.len(), WINDOW);
-    assert_eq!(group.unpacked(), Some([large, small.clone()].concat()));
-    group.set("large", 2, 1, &[], &mut dictionary);
-    assert_eq!(group.unpacked(), Some(small));
-    group.set("small", 2, 1, &[], &mut dictionary);
-    assert_eq!(group.unpacked(), Some(Vec::new()));
+    assert_eq!(set("large", &large), (Some(large.clone()), WINDOW));
+    assert_eq!(set("small", &small), (Some([large, small.clone()].concat()), WINDOW));
+    assert_eq!(set("large", &[]), (Some(small), WINDOW));
+    assert_eq!(set("small", &[]), (Some(Vec::new()), WINDOW));
+}
+
+fn entry(name: &str) -> Entry {
+    Entry { name: name.into(), version: 1, round: 1, length: 0 }
 }

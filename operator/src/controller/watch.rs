@@ -38,7 +38,7 @@ const WATCH_SECONDS: u32 = 20;
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How many objects are listed at once: a page is in memory as a whole.
-const PAGE: u32 = 100;
+const PAGE: u32 = 50;
 
 /// Where to watch.
 pub(super) struct Watches {
