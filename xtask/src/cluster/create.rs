@@ -44,6 +44,13 @@ pub(super) fn join_nodes(context: &Context, nodes: &[String], log: &Log) -> Resu
             let exec = ["exec", "--interactive", node, "sh", "-c", script];
             log.feed(Command::new("docker").args(exec), &format!("{networks}\n"))?;
         }
+        if nodes.len() > 1 {
+            // They know the first node's name only now.
+            let proxies = ["--namespace=kube-system", "delete", "pods", "--selector=k8s-app=kube-proxy"];
+            log.run(context.tool("kubectl").args(proxies))?;
+            let rollout = ["--namespace=kube-system", "rollout", "status", "daemonset/kube-proxy", READY];
+            log.run(context.tool("kubectl").args(rollout))?;
+        }
         let of_workers = "--selector=!node-role.kubernetes.io/control-plane";
         let without = format!("{WITHOUT_NETWORK}-");
         // Refused where it has been taken away already.
