@@ -207,7 +207,8 @@ impl<'r> Reader<'r> {
         loop {
             let start = self.values.text.len();
             let name = self.name(b",= ", true)?;
-            let name = self.name_at(&name).to_owned();
+            // InfluxDB 1 writes a backslash before a quote there, and InfluxDB 2 takes it away.
+            let name = self.name_at(&name).replace("\\\"", "\"");
             self.values.text.truncate(start);
             if !self.take(b'=') {
                 return Err(LineError::Syntax("a field has no value: write name=value"));

@@ -72,7 +72,7 @@ struct Kind {
     round: u32,
     /// By namespace and pipeline.
     objects: HashMap<String, Group>,
-    /// The longest that a pipeline has had of the kind: what is packed from now on is packed with it.
+    /// What a pipeline has had of the kind: what is packed from now on is packed with it.
     dictionary: Arc<[u8]>,
 }
 
@@ -249,7 +249,7 @@ impl Kind {
 }
 
 impl Group {
-    /// Replaces an object, or adds it. The dictionary becomes what the pipeline has now, if that is longer.
+    /// Replaces an object, or adds it. The dictionary becomes what the pipeline has now, if that has clearly more.
     fn set(&mut self, entry: Entry, json: &[u8], dictionary: &mut Arc<[u8]>, packer: &mut Packer) {
         let mut all = self.unpacked(packer).unwrap_or_else(|| {
             // Not to happen; what is forgotten is looked for by its name.
@@ -265,9 +265,9 @@ impl Group {
             Some(known) => *known = entry,
             None => self.entries.push(entry),
         }
-        let reach = &all[all.len().saturating_sub(WINDOW)..];
-        if reach.len() > dictionary.len() {
-            *dictionary = reach.into();
+        // A part of what is larger than the window would be unlike what others have.
+        if all.len() <= WINDOW && all.len() > dictionary.len() + dictionary.len() / 8 {
+            *dictionary = all.as_slice().into();
         }
         self.dictionary = dictionary.clone();
         self.pack(&all, packer);

@@ -11,7 +11,7 @@ use crate::{Result, chart, checks, cluster, images};
 /// Makes the cluster, runs the tests, and removes it.
 pub(crate) const STEP: Step = Step {
     name: "nodes",
-    about: "nodes die, in a second cluster that has two to lose (4 min)",
+    about: "nodes die, in a second cluster that has two to lose (7 min)",
     lock: None,
     work: nodes,
 };

@@ -45,6 +45,14 @@ fn lines_without_a_timestamp_get_the_time_of_reception_and_those_after_it() {
     );
 }
 
+/// As InfluxDB 1 writes it (`appendField`) and InfluxDB 2 stores it; a measurement would not be found.
+#[test]
+fn a_field_s_name_may_have_a_backslash_before_a_quote_and_a_measurement_may_not() {
+    assert_eq!(passed(br#"m a\"b=1 5"#), Ok("m,place=hall,site=lab a\"b=1 5\n".into()));
+    assert!(refused(r#"m a\\"b=1"#).contains("backslash before"));
+    assert!(refused(r#"m\"n a=1"#).contains("backslash before"));
+}
+
 #[test]
 fn one_bad_line_refuses_all_and_is_named() {
     for (payload, reason) in [

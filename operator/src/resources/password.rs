@@ -28,7 +28,7 @@ fn with_salt(password: &str, salt: &[u8]) -> String {
 fn derived(password: &str, salt: &[u8]) -> [u8; 64] {
     static KNOWN: Mutex<Option<HashMap<[u8; 32], [u8; 64]>>> = Mutex::new(None);
     /// 1.6 MB.
-    const MOST: usize = 16_384;
+    const MOST: usize = 14_336;
     let mut source = digest::Context::new(&digest::SHA256);
     source.update(&salt.len().to_le_bytes());
     source.update(salt);

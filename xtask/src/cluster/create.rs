@@ -37,7 +37,7 @@ pub(super) fn join_nodes(context: &Context, nodes: &[String], log: &Log) -> Resu
         let mut networks = String::new();
         wait_for("ranges of addresses for all pods", Duration::from_secs(30), || {
             networks = answer(&mut ranges(context)).unwrap_or_default();
-            networks.lines().filter(|line| !line.starts_with(' ')).count() == nodes.len()
+            networks.lines().filter(|line| line.split_whitespace().count() == 2).count() == nodes.len()
         })?;
         let script = "cat > /etc/pod-networks && systemctl restart pod-network";
         for node in nodes {
