@@ -190,8 +190,13 @@ fn is_cut_off(status: &PodStatus) -> bool {
     has("Ready", "False").is_some_and(|ready| !by_gate(ready)) && has("ContainersReady", "True").is_some()
 }
 
+/// The name of a pod's node.
+pub(crate) fn node_of(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("unknown")
+}
+
 fn cut_off(component: Component, pod: &Pod) -> Part {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("unknown");
+    let node = node_of(pod);
     let then = match component {
         Component::Dashboard => "another pod takes its place soon".into(),
         _ => format!(

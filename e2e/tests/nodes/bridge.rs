@@ -1,19 +1,14 @@
 //! The node of the bridge dies, while messages flow.
 
-use std::time::Duration;
-
 use anyhow::ensure;
 use iotpipeline_e2e::namespaces::with_namespace;
 use iotpipeline_e2e::nodes::Dead;
-use iotpipeline_e2e::publisher::{Load, acknowledged};
+use iotpipeline_e2e::publisher::acknowledged;
 use tokio::sync::watch;
 
-use crate::{GRACE, RATE, divided, numbered, stored_once, told, two_workers, uids};
+use crate::{GRACE, KNOWN, divided, load, stored_once, told, two_workers, uids};
 
 const MESSAGES: u64 = 14_000;
-
-/// How soon the operator must tell that the bridge is silent.
-const KNOWN: Duration = Duration::from_secs(12);
 
 #[tokio::test]
 async fn what_comes_while_the_bridge_s_node_is_dead_is_stored_once_when_it_is_back() {
@@ -24,15 +19,7 @@ async fn what_comes_while_the_bridge_s_node_is_dead_is_stored_once_when_it_is_ba
         let broker = pipeline.broker().await?;
         let password = pipeline.password("sensor").await?;
         let (progress, mut seen) = watch::channel(0);
-        let load = Load {
-            port: broker.port,
-            login: Some(("sensor", &password)),
-            topic: "load/numbers",
-            numbers: 0..MESSAGES,
-            payload: numbered,
-            rate: RATE,
-            deadline: Duration::from_secs(240),
-        };
+        let load = load(broker.port, &password, MESSAGES);
         let death = async {
             acknowledged(&mut seen, 400).await?;
             let dead = Dead::kill(&dies).await?;

@@ -1,19 +1,16 @@
 //! The node of broker and database dies, while messages flow.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::ensure;
 use iotpipeline_e2e::namespaces::with_namespace;
 use iotpipeline_e2e::nodes::Dead;
-use iotpipeline_e2e::publisher::{Load, acknowledged};
+use iotpipeline_e2e::publisher::acknowledged;
 use tokio::sync::watch;
 
-use crate::{RATE, divided, numbered, stored_once, told, two_workers, uids};
+use crate::{KNOWN, divided, load, stored_once, told, two_workers, uids};
 
 const MESSAGES: u64 = 4_000;
-
-/// How soon the operator must tell.
-const KNOWN: Duration = Duration::from_secs(12);
 
 #[tokio::test]
 async fn what_a_broker_has_acknowledged_and_a_database_has_stored_outlives_their_node_s_death() {
@@ -24,15 +21,7 @@ async fn what_a_broker_has_acknowledged_and_a_database_has_stored_outlives_their
         let broker = pipeline.broker().await?;
         let password = pipeline.password("sensor").await?;
         let (progress, mut seen) = watch::channel(0);
-        let load = Load {
-            port: broker.port,
-            login: Some(("sensor", &password)),
-            topic: "load/numbers",
-            numbers: 0..MESSAGES,
-            payload: numbered,
-            rate: RATE,
-            deadline: Duration::from_secs(240),
-        };
+        let load = load(broker.port, &password, MESSAGES);
         let death = async {
             acknowledged(&mut seen, 1_000).await?;
             let dead = Dead::kill(&dies).await?;

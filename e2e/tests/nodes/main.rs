@@ -15,7 +15,7 @@ use iotpipeline_e2e::namespaces::Namespace;
 use iotpipeline_e2e::nodes::{OPERATOR_NAMESPACE, leader, node_of, workers};
 use iotpipeline_e2e::pipeline::{Pipeline, summary};
 use iotpipeline_e2e::port_forward::is_ready;
-use iotpipeline_e2e::publisher::Account;
+use iotpipeline_e2e::publisher::{Account, Load};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
@@ -26,8 +26,8 @@ const SOON: Duration = Duration::from_secs(60);
 /// A node's silence before Kubernetes no longer counts on it (`--node-monitor-grace-period`), and a bit.
 const GRACE: Duration = Duration::from_secs(70);
 
-/// Messages in a second.
-const RATE: u32 = 200;
+/// How soon the operator must tell that a part is silent.
+const KNOWN: Duration = Duration::from_secs(12);
 
 /// Without a time in the payload: a message that is stored twice makes two points.
 const NUMBERS: &str = "
@@ -55,6 +55,19 @@ spec:
 
 fn numbered(number: u64) -> String {
     format!(r#"{{"n":{number}}}"#)
+}
+
+/// So many messages, 200 in a second.
+fn load(port: u16, password: &str, messages: u64) -> Load<'_> {
+    Load {
+        port,
+        login: Some(("sensor", password)),
+        topic: "load/numbers",
+        numbers: 0..messages,
+        payload: numbered,
+        rate: 200,
+        deadline: Duration::from_secs(240),
+    }
 }
 
 /// Makes a pipeline with the bridge on one node, and broker and database on the other. The operator works on the

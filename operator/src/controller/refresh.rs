@@ -240,11 +240,11 @@ async fn ask(
 }
 
 fn silent(pod: &Pod) -> String {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("unknown");
     format!(
         "the bridge does not answer the operator: if that lasts, see to the node {node} of its pod {}, and to the \
          network in between",
-        pod.name_any()
+        pod.name_any(),
+        node = workload::node_of(pod)
     )
 }
 
