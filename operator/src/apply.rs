@@ -2,6 +2,7 @@
 //! nothing would change.
 
 mod claims;
+mod content;
 mod sweep;
 mod touch;
 
@@ -9,7 +10,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use kube::api::{Patch, PatchParams};
+use kube::api::{GetParams, Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::Value;
 
@@ -25,6 +26,7 @@ use crate::resources::{
     BridgeObjects, BrokerObjects, DashboardObjects, DatabaseObjects, Desired, Part, Surroundings, hash,
 };
 
+pub use content::{Content, Contents};
 pub use touch::touch;
 
 /// Who owns the fields that the operator sets.
@@ -44,6 +46,8 @@ pub struct Applied {
     pub bridge: Option<StatefulSet>,
     /// Grafana's.
     pub dashboard: Option<Deployment>,
+    /// Since when what pods mount is as it is.
+    pub contents: Contents,
     /// Volumes that could not be enlarged, and why.
     pub not_grown: Vec<(Component, String)>,
     /// How many objects were written or deleted.
@@ -144,7 +148,7 @@ pub async fn apply(
         for user in user_secrets {
             pass.one(&children.secrets, user).await?;
         }
-        pass.one(&children.secrets, secret).await?;
+        applied.contents.broker.push(Content::of(&pass.one(&children.secrets, secret).await?));
         pass.one(&children.services, service).await?;
         applied.broker = Some(pass.one(&children.stateful_sets, stateful_set).await?);
     }
@@ -163,16 +167,16 @@ pub async fn apply(
         mounted_hash: _,
     }) = bridge
     {
-        pass.one(&children.secrets, secret).await?;
-        pass.one(&children.config_maps, config_map).await?;
+        applied.contents.bridge.push(Content::of(&pass.one(&children.secrets, secret).await?));
+        applied.contents.bridge.push(Content::of(&pass.one(&children.config_maps, config_map).await?));
         pass.one(&children.services, service).await?;
         applied.bridge = Some(pass.one(&children.stateful_sets, stateful_set).await?);
     }
     if let Part::Wanted(DashboardObjects { secret, config_map, service, deployment, live_hash: _ }) =
         dashboard
     {
-        pass.one(&children.secrets, secret).await?;
-        pass.one(&children.config_maps, config_map).await?;
+        applied.contents.dashboard.push(Content::of(&pass.one(&children.secrets, secret).await?));
+        applied.contents.dashboard.push(Content::of(&pass.one(&children.config_maps, config_map).await?));
         pass.one(&children.services, service).await?;
         applied.dashboard = Some(pass.one(&children.deployments, deployment).await?);
     }
@@ -302,7 +306,10 @@ impl Pass<'_> {
             }
             None if K::kind(&()) == "Secret" && self.absent_secrets.contains(&name) => {}
             None => {
-                let unlabelled = self.api::<K>().get_opt(&name).await;
+                // From the API server's cache, at a fraction of the price: what is only a moment old can be missed,
+                // as it can between any look and the write.
+                let cached = GetParams::at("0");
+                let unlabelled = self.api::<K>().get_metadata_opt_with(&name, &cached).await;
                 if let Some(live) = unlabelled.map_err(|source| write_error::<K>("get", &name, source))? {
                     self.check_owner(&live)?;
                     if self.owner_of(&live).is_none() {

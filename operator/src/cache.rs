@@ -16,11 +16,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::apply::FIELD_MANAGER;
 use crate::resources::names::INSTANCE;
 
 /// What can be kept.
@@ -319,10 +321,19 @@ impl Group {
     }
 }
 
-/// What is kept of an object, as JSON: all but who wrote which field, and what a pod runs, which its set says as well.
+/// What is kept of an object, as JSON: all but which fields somebody wrote, and what a pod runs, which its set says as
+/// well.
 fn kept<K: Cached>(object: &K) -> serde_json::Result<Vec<u8>> {
     let mut kept = object.clone();
-    kept.meta_mut().managed_fields = None;
+    let times = kept.managed_fields_mut();
+    times.retain(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER));
+    for entry in times {
+        *entry = ManagedFieldsEntry {
+            manager: entry.manager.take(),
+            time: entry.time.take(),
+            ..ManagedFieldsEntry::default()
+        };
+    }
     if let Some(pod) = (&mut kept as &mut dyn Any).downcast_mut::<Pod>() {
         let node = pod.spec.take().and_then(|spec| spec.node_name);
         pod.spec = Some(PodSpec { node_name: node, ..PodSpec::default() });
@@ -332,7 +343,7 @@ fn kept<K: Cached>(object: &K) -> serde_json::Result<Vec<u8>> {
 
 /// Versions of a kind can be compared: Kubernetes says so since 1.35, and the API server has always made
 /// them so.
-fn version<K: Resource>(object: &K) -> Option<u64> {
+pub(crate) fn version<K: Resource>(object: &K) -> Option<u64> {
     object.meta().resource_version.as_deref()?.parse().ok()
 }
 

@@ -9,6 +9,7 @@ mod parts;
 mod recent;
 mod refresh;
 mod report;
+mod turn;
 mod watch;
 
 use std::collections::HashMap;
@@ -19,7 +20,6 @@ use api::iotpipeline::IoTPipeline;
 use futures::StreamExt;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
 use kube::{Client, ResourceExt};
-use tokio::sync::Semaphore;
 
 use crate::apply::{ApplyError, apply, ask_for_certificates};
 use crate::cache::Cache;
@@ -36,9 +36,14 @@ use answers::asked_to_wait;
 pub(crate) use answers::describe;
 use recent::Recent;
 use report::{before_expiry, report, tell};
+use turn::{Turn, Turns};
 
-/// How many pipelines are worked on at once.
+/// How many passes are under way at once: at work, waiting for their turn, or for an answer that takes long.
 const CONCURRENCY: u16 = 16;
+
+/// Between two passes for what has changed around a pipeline, so that one is enough for what comes together. What
+/// its user changes waits for none of it.
+const BREATH: Duration = Duration::from_millis(250);
 
 /// A pass must not hold its place for as long as somebody takes to answer.
 const PASS_LIMIT: Duration = Duration::from_secs(45);
@@ -68,7 +73,12 @@ pub struct Context {
     written: Recent,
     /// When a pod was last touched, by its uid.
     touched: Recent,
-    permits: Semaphore,
+    /// Pipelines as the API server had them when their status was last written, by their uid: the watch tells of it
+    /// only later.
+    told: Recent<IoTPipeline>,
+    /// The generation that a pass has just been for, by the pipeline's uid.
+    passed: Recent<Option<i64>>,
+    turns: Turns,
     failures: Mutex<HashMap<String, u32>>,
     /// By pipeline, its uid and the latest generation that was worked for.
     generations: Mutex<HashMap<String, (Option<String>, i64)>>,
@@ -105,7 +115,6 @@ impl Context {
         let http = http::client(None, &fence)?;
         let patient = Patient::new(&fence)?;
         let followed = follow::Followed::new();
-        let permits = Semaphore::new(CONCURRENCY.into());
         Ok(Self {
             client,
             config,
@@ -118,7 +127,9 @@ impl Context {
             cache: Arc::default(),
             written: Recent::default(),
             touched: Recent::default(),
-            permits,
+            told: Recent::default(),
+            passed: Recent::default(),
+            turns: Turns::default(),
             failures: Mutex::default(),
             generations: Mutex::default(),
         })
@@ -192,12 +203,17 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
         // The watch goes on from there, and comes to what it is now.
         return Ok(Action::requeue(LONGEST_PAUSE));
     }
-    let _permit = context.permits.acquire().await;
+    let (uid, generation) = (pipeline.uid().unwrap_or_default(), pipeline.metadata.generation);
+    if context.passed.within(&uid, BREATH) == Some(generation) {
+        return Ok(Action::requeue(BREATH));
+    }
+    let mut turn = Turn::take(&context.turns).await;
     let started = Instant::now();
-    let result = match tokio::time::timeout(PASS_LIMIT, pass(&pipeline, &context)).await {
+    let result = match tokio::time::timeout(PASS_LIMIT, pass(&pipeline, &context, &mut turn)).await {
         Ok(result) => result,
         Err(_) => Err(Error::TooSlow),
     };
+    context.passed.note(uid, generation);
     let outcome = if result.is_ok() { Outcome::Success } else { Outcome::Failure };
     context.metrics.reconciled(outcome, started.elapsed());
     if result.is_ok() {
@@ -207,7 +223,11 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
 }
 
 /// One pass: what is, what is to be, make it so, say how it is.
-async fn pass(pipeline: &IoTPipeline, context: &Arc<Context>) -> Result<Option<Duration>, Error> {
+async fn pass(
+    pipeline: &IoTPipeline,
+    context: &Arc<Context>,
+    turn: &mut Turn<'_>,
+) -> Result<Option<Duration>, Error> {
     if pipeline.spec.suspend {
         return report(context, pipeline, &Facts::Suspended).await.map(Some);
     }
@@ -225,7 +245,7 @@ async fn pass(pipeline: &IoTPipeline, context: &Arc<Context>) -> Result<Option<D
     };
     let Names { namespace, pipeline: name } = &plan.pipeline.names;
     context.metrics.certificates(namespace, name, expiries(&plan));
-    let database = database::access(context, pipeline, &plan, &observed).await;
+    let database = turn.unless_long(database::access(context, pipeline, &plan, &observed)).await;
     // A database that has its bucket is not restored.
     plan.restore = plan.restore.filter(|_| database.is_restored(&observed.children));
     let desired = resources::desired(&plan, &database.tokens);
@@ -238,8 +258,10 @@ async fn pass(pipeline: &IoTPipeline, context: &Arc<Context>) -> Result<Option<D
     if plan.sleep.broker {
         return report(context, pipeline, &parts::asleep(&plan, children)).await.map(Some);
     }
-    let refreshed = refresh::refresh(context, &desired, &plan, &applied, children).await?;
-    let dashboard = parts::dashboard(context, &plan, &database, &applied, children).await;
+    let refreshed = refresh::refresh(context, &desired, &plan, &applied, children);
+    let refreshed = turn.unless_long(refreshed).await?;
+    let dashboard = parts::dashboard(context, &plan, &database, &applied, children);
+    let dashboard = turn.unless_long(dashboard).await;
     let facts = parts::facts(&plan, children, applied, database, refreshed.bridge, dashboard);
     let pause = report(context, pipeline, &facts).await?;
     follow::follow(context, pipeline, &plan, refreshed.heard);

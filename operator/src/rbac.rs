@@ -4,7 +4,7 @@
 ///
 /// `create` is there because an apply of an object that doesn't exist needs it beside `patch`.
 pub const RIGHTS: &[(&str, &str, &[&str])] = &[
-    ("iotpipeline.io", "iotpipelines", &["get", "list", "watch"]),
+    ("iotpipeline.io", "iotpipelines", &["list", "watch"]),
     ("iotpipeline.io", "iotpipelines/status", &["patch"]),
     ("apps", "deployments", &["get", "list", "watch", "create", "patch", "delete"]),
     ("apps", "statefulsets", &["get", "list", "watch", "create", "patch", "delete"]),

@@ -171,11 +171,15 @@ fn advisories_unreachable(output: &str) -> bool {
 }
 
 fn generate(context: &mut Context, log: &Log) -> Result<Outcome> {
+    let has_helm = context.paths.cluster_tools().join("helm").exists();
+    let render = || if has_helm { log.run(with_helm(context).env("UPDATE", "1")) } else { Ok(()) };
+    // Before, since a test reads it; and after, since it has what tests write.
+    render()?;
     log.run(cargo(&context.paths).args(["test", "--workspace", "--no-fail-fast"]).env("UPDATE", "1"))?;
-    if !context.paths.cluster_tools().join("helm").exists() {
-        let what = "all but manifests/install.yaml, which needs helm: run `cargo xtask cluster up` first";
-        return Ok(Outcome::Done(what.into()));
-    }
-    log.run(with_helm(context).env("UPDATE", "1"))?;
-    Ok(Outcome::Done("`git diff` shows what changed".into()))
+    render()?;
+    let what = match has_helm {
+        true => "`git diff` shows what changed",
+        false => "all but manifests/install.yaml, which needs helm: run `cargo xtask cluster up` first",
+    };
+    Ok(Outcome::Done(what.into()))
 }

@@ -91,11 +91,12 @@ impl Log {
         }
     }
 
-    /// The last lines, for a failure's report.
+    /// The last lines, for a failure's report: without the frames of a panic's backtrace, which
+    /// would leave no room for what was said before it.
     pub(crate) fn tail(&self, lines: usize) -> String {
         let content = self.end(64 * 1024).unwrap_or_default();
         let content = String::from_utf8_lossy(&content);
-        let all: Vec<&str> = content.lines().collect();
+        let all: Vec<&str> = content.lines().filter(|line| !is_frame(line)).collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
@@ -137,6 +138,13 @@ pub(crate) fn which(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
+/// Whether this line is of a backtrace: `  12: a::function` or `     at ./file.rs:3:4`.
+fn is_frame(line: &str) -> bool {
+    let Some(text) = line.strip_prefix("  ").map(str::trim_start) else { return false };
+    let number = text.split_once(": ").map_or("", |(number, _)| number);
+    text.starts_with("at ") || (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 fn shown(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
     for argument in command.get_args() {
@@ -156,4 +164,19 @@ fn failure(command: &Command) -> Box<dyn std::error::Error + Send + Sync> {
 
 fn cannot_start(command: &Command, problem: &std::io::Error) -> String {
     format!("cannot start {}: {problem}", command.get_program().to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_a_backtrace_are_told_from_what_a_test_says() {
+        for frame in ["   0: __rustc::rust_begin_unwind", "  12: std::rt", "             at ./src/a.rs:3:4"] {
+            assert!(is_frame(frame), "{frame}");
+        }
+        for told in ["thread 'a' panicked at src/a.rs:3:4:", "12: twelve", "  pods: 3", "    attached", ""] {
+            assert!(!is_frame(told), "{told}");
+        }
+    }
 }

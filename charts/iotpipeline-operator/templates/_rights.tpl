@@ -3,7 +3,7 @@ operator/src/rbac.rs; a test compares the two. */}}
 {{- define "iotpipeline-operator.rights" -}}
 - apiGroups: [iotpipeline.io]
   resources: [iotpipelines]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [iotpipeline.io]
   resources: [iotpipelines/status]
   verbs: [patch]

@@ -95,10 +95,13 @@ fn a_pipeline_that_is_distrusted_is_asked_for() {
 }
 
 #[test]
-fn who_wrote_a_field_is_not_kept_and_of_what_a_pod_is_to_be_only_its_node() {
+fn of_who_wrote_what_only_our_time_is_kept_and_of_what_a_pod_is_to_be_its_node() {
     let labels = json!({"app.kubernetes.io/instance": "lab"});
     let metadata = json!({
-        "name": "p", "namespace": "n", "labels": labels, "resourceVersion": "1", "managedFields": [{"manager": "m"}],
+        "name": "p", "namespace": "n", "labels": labels, "resourceVersion": "1", "managedFields": [
+            {"manager": "m", "time": "2026-01-01T00:00:01Z"},
+            {"manager": FIELD_MANAGER, "time": "2026-01-01T00:00:02Z", "fieldsV1": {"f:spec": {}}},
+        ],
     });
     let pod = json!({"metadata": metadata, "spec": {"nodeName": "n1", "containers": [{"name": "c"}]}, "status": {"phase": "Running"}});
     let pod: Pod = serde_json::from_value(pod).expect("a Pod");
@@ -107,7 +110,8 @@ fn who_wrote_a_field_is_not_kept_and_of_what_a_pod_is_to_be_only_its_node() {
     cache.follow::<Pod>(None, &Event::InitDone);
     cache.put(&pod);
     let kept = cache.objects::<Pod>("n", "lab").expect("all of the kind is known");
-    assert_eq!(kept[0].metadata.managed_fields, None);
+    let ours = json!([{"manager": FIELD_MANAGER, "time": "2026-01-01T00:00:02Z"}]);
+    assert_eq!(json!(kept[0].metadata.managed_fields), ours);
     let spec = PodSpec { node_name: Some("n1".into()), ..PodSpec::default() };
     assert_eq!((&kept[0].spec, &kept[0].status), (&Some(spec), &pod.status));
 }

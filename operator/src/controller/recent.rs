@@ -7,32 +7,49 @@ use std::time::{Duration, Instant};
 /// What is older is forgotten.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// When something happened, by a name. Nothing depends on it after a restart.
-#[derive(Default)]
-pub(super) struct Recent(Mutex<HashMap<String, Instant>>);
+/// What happened, and when, by a name. Nothing depends on it after a restart.
+pub(super) struct Recent<T = ()>(Mutex<HashMap<String, (Instant, T)>>);
 
-impl Recent {
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> Recent<T> {
     /// It happens now.
-    pub(super) fn note(&self, name: String) {
-        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn note(&self, name: String, what: T) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Twice as many as there can be of interest, or a few.
-        if times.len() >= 64 && times.len() == times.capacity() {
-            times.retain(|_, time| time.elapsed() < MEMORY);
+        if known.len() >= 64 && known.len() == known.capacity() {
+            known.retain(|_, (time, _)| time.elapsed() < MEMORY);
         }
-        times.insert(name, Instant::now());
+        known.insert(name, (Instant::now(), what));
     }
 
+    /// What happened within this time.
+    pub(super) fn within(&self, name: &str, time: Duration) -> Option<T> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(name).filter(|(then, _)| then.elapsed() < time).map(|(_, what)| what.clone())
+    }
+
+    /// What happened a moment ago.
+    pub(super) fn latest(&self, name: &str) -> Option<T> {
+        self.within(name, MEMORY)
+    }
+}
+
+impl Recent {
     /// It happens now, unless it has happened a moment ago.
     pub(super) fn note_first(&self, name: &str) {
-        if !self.is_within(name, MEMORY) {
-            self.note(name.to_owned());
+        if self.latest(name).is_none() {
+            self.note(name.to_owned(), ());
         }
     }
 
     /// Whether it happened within this time.
     pub(super) fn is_within(&self, name: &str, time: Duration) -> bool {
-        let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        times.get(name).is_some_and(|then| then.elapsed() < time)
+        self.within(name, time).is_some()
     }
 }
 
@@ -43,7 +60,7 @@ mod tests {
     #[test]
     fn what_happened_is_known_for_a_while_and_of_it_alone() {
         let recent = Recent::default();
-        recent.note("a".into());
+        recent.note("a".into(), ());
         assert!(recent.is_within("a", MEMORY));
         assert!(!recent.is_within("a", Duration::ZERO));
         assert!(!recent.is_within("b", MEMORY));

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::follow::Heard;
 use super::{Context, Error};
-use crate::apply::{Applied, apply_again, touch};
+use crate::apply::{Applied, Content, Contents, apply_again, touch};
 use crate::http;
 use crate::observe::Children;
 use crate::plan::{Bridges, Plan};
@@ -52,7 +52,7 @@ pub(super) struct Refreshed {
     pub(super) is_pending: bool,
 }
 
-/// Touches the pods whose files are older than what was applied, and returns how the bridge is.
+/// Touches the pods whose files may be older than what was applied, and returns how the bridge is.
 pub(super) async fn refresh(
     context: &Context,
     desired: &Desired,
@@ -68,18 +68,19 @@ pub(super) async fn refresh(
         }
     };
     let pods = &children.pods;
+    let Contents { broker, dashboard, bridge: _ } = &applied.contents;
     let unasked = [
-        (Component::Broker, desired.broker.as_ref().map(|broker| &broker.live_hash)),
-        (Component::Dashboard, desired.dashboard.wanted().map(|dashboard| &dashboard.live_hash)),
+        (Component::Broker, broker, desired.broker.as_ref().map(|broker| &broker.live_hash)),
+        (Component::Dashboard, dashboard, desired.dashboard.wanted().map(|dashboard| &dashboard.live_hash)),
     ];
     let mut is_pending = false;
-    for (component, hash) in unasked {
+    for (component, contents, hash) in unasked {
         let Some(hash) = hash else { continue };
         if applied.writes > 0 {
             context.written.note_first(hash);
         }
         let is_new = context.written.is_within(hash, KNOWN);
-        for pod in pods_of(component, pods).filter(|pod| is_running(pod)) {
+        for pod in pods_of(component, pods).filter(|pod| is_running(pod) && !began_with(pod, contents)) {
             let count = touches(pod, hash);
             if count >= TOUCHES {
                 continue;
@@ -89,7 +90,7 @@ pub(super) async fn refresh(
             if !is_too_soon {
                 let count = if is_new { count } else { TOUCHES - 1 };
                 touch(&context.client, &context.cache, pod, &touched(hash, count)).await?;
-                context.touched.note(uid);
+                context.touched.note(uid, ());
                 is_pending |= count + 1 < TOUCHES;
             }
             is_pending |= is_too_soon;
@@ -112,7 +113,8 @@ async fn refresh_bridges(
     if alive.is_empty() {
         return Ok((workload, Vec::new()));
     }
-    let asked = alive.iter().map(|pod| refresh_bridge(context, pod, objects, workload.clone()));
+    let contents = &applied.contents.bridge;
+    let asked = alive.iter().map(|pod| refresh_bridge(context, pod, contents, objects, workload.clone()));
     let mut answers = try_join_all(asked).await?;
     answers.sort_by_key(|answer| answer.member);
     let Bridges { members, running, .. } = plan.bridges;
@@ -155,15 +157,28 @@ struct Answer {
 async fn refresh_bridge(
     context: &Context,
     pod: &Pod,
+    contents: &[Content],
     bridge: &BridgeObjects,
     workload: Part,
 ) -> Result<Answer, Error> {
     let mut count = touches(pod, &bridge.mounted_hash);
-    if count == 0 {
+    if count == 0 && !began_with(pod, contents) {
         touch(&context.client, &context.cache, pod, &touched(&bridge.mounted_hash, 0)).await?;
         count = 1;
     }
     ask(context, pod, bridge, workload, count).await
+}
+
+/// Whether the kubelet can't have given this pod files that are older than these: when it was made, they had long been
+/// what they are, or they have never been anything else.
+fn began_with(pod: &Pod, contents: &[Content]) -> bool {
+    let Some(began) = pod.metadata.creation_timestamp.as_ref().map(|time| time.0) else { return false };
+    let is_known = |content: &Content| match (content.made, content.changed) {
+        (Some(made), Some(changed)) if made == changed => began >= made,
+        (_, Some(changed)) => Duration::try_from(began.duration_since(changed)).is_ok_and(|age| age >= KNOWN),
+        (_, None) => false,
+    };
+    !contents.is_empty() && contents.iter().all(is_known)
 }
 
 /// How often a pod was touched for this content.
@@ -257,9 +272,29 @@ pub(super) async fn status_of(http: &reqwest::Client, url: &str) -> Option<Bridg
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_pod_whose_files_have_not_changed_since_need_not_be_told_of_them() {
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:10Z"}}))
+                .expect("a pod");
+        let at = |second: i64| Some(Timestamp::from_second(1_767_225_600 + second).expect("a time"));
+        let content = |made, changed| Content { made, changed };
+        let first = [9, 10].map(|second| content(at(second), at(second)));
+        for known in [&first[..], &[content(at(1), at(8))], &[content(at(1), at(8)), first[1]]] {
+            assert!(began_with(&pod, known), "{known:?}");
+        }
+        let again = [9, 10, 11].map(|second| content(at(1), at(second)));
+        let unsure = [again[0], again[1], again[2], content(at(11), at(11)), content(at(1), None)];
+        for unsure in unsure {
+            assert!(!began_with(&pod, &[unsure, first[0]]), "{unsure:?}");
+        }
+        assert!(!began_with(&pod, &[]) && !began_with(&Pod::default(), &first));
+    }
 
     #[test]
     fn a_bridge_that_never_reads_its_configuration_is_not_touched_for_ever() {

@@ -1,5 +1,6 @@
 //! Tells how a pipeline is: in its status, by events, and by when to look again.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use api::iotpipeline::{IoTPipeline, IoTPipelineStatus};
@@ -12,6 +13,7 @@ use serde_json::json;
 use super::answers::{answer, describe};
 use super::{Context, Error, events};
 use crate::apply::{ApplyError, FIELD_MANAGER};
+use crate::cache::version;
 use crate::observe::ObserveError;
 use crate::plan::{Plan, expiries, given_secrets};
 use crate::status::{Facts, status};
@@ -23,34 +25,42 @@ pub(super) async fn report(
     facts: &Facts,
 ) -> Result<Duration, Error> {
     let now = Time(Timestamp::now());
-    let generation = pipeline.metadata.generation;
-    let known = pipeline.status.as_ref();
-    if Some(&status(facts, generation, known, &now)) != known {
-        // What is known may be older than what this operator wrote last, so ask before writing.
-        let api: Api<IoTPipeline> =
-            Api::namespaced(context.client.clone(), &pipeline.namespace().unwrap_or_default());
-        let fresh =
-            api.get_opt(&pipeline.name_any()).await.map_err(|source| Error::Status(Box::new(source)))?;
-        if let Some(fresh) = fresh.filter(|fresh| fresh.uid() == pipeline.uid()) {
-            let next = status(facts, generation, fresh.status.as_ref(), &now);
-            if fresh.status.as_ref() != Some(&next) {
-                write_status(&api, &pipeline.name_any(), &next).await?;
-                events::publish(context, pipeline, fresh.status.as_ref(), &next).await;
-            }
-        }
+    let known = newest(context, pipeline);
+    let before = known.status.as_ref();
+    let next = status(facts, pipeline.metadata.generation, before, &now);
+    if before != Some(&next) {
+        write_status(context, pipeline, &next).await?;
+        events::publish(context, pipeline, before, &next).await;
     }
     Ok(look_again(pipeline, facts, &now))
 }
 
-async fn write_status(api: &Api<IoTPipeline>, name: &str, status: &IoTPipelineStatus) -> Result<(), Error> {
+/// What this operator wrote last may be newer than what the watch has told.
+fn newest<'p>(context: &Context, pipeline: &'p IoTPipeline) -> Cow<'p, IoTPipeline> {
+    let told = pipeline.uid().and_then(|uid| context.told.latest(&uid));
+    told.filter(|told| version(told) > version(pipeline)).map_or(Cow::Borrowed(pipeline), Cow::Owned)
+}
+
+async fn write_status(
+    context: &Context,
+    pipeline: &IoTPipeline,
+    status: &IoTPipelineStatus,
+) -> Result<(), Error> {
+    let api: Api<IoTPipeline> =
+        Api::namespaced(context.client.clone(), &pipeline.namespace().unwrap_or_default());
     let patch = Patch::Apply(json!({
         "apiVersion": IoTPipeline::api_version(&()),
         "kind": IoTPipeline::kind(&()),
+        "metadata": {"uid": pipeline.uid()},
         "status": status,
     }));
-    match api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &patch).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+    match api.patch_status(&pipeline.name_any(), &PatchParams::apply(FIELD_MANAGER).force(), &patch).await {
+        Ok(written) => {
+            context.told.note(written.uid().unwrap_or_default(), written);
+            Ok(())
+        }
+        // Gone, or another of this name.
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
         Err(source) => Err(Error::Status(Box::new(source))),
     }
 }
