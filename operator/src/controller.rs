@@ -9,6 +9,7 @@ mod parts;
 mod recent;
 mod refresh;
 mod report;
+mod told;
 mod turn;
 mod watch;
 
@@ -36,13 +37,14 @@ use answers::asked_to_wait;
 pub(crate) use answers::describe;
 use recent::Recent;
 use report::{before_expiry, report, tell};
+use told::Told;
 use turn::{Turn, Turns};
 
-/// How many passes are under way at once: at work, waiting for their turn, or for an answer that takes long.
+/// How many passes of a controller are under way: at work, waiting for their turn, or for an answer that takes long.
 const CONCURRENCY: u16 = 16;
 
-/// Between two passes for what has changed around a pipeline, so that one is enough for what comes together. What
-/// its user changes waits for none of it.
+/// Between two passes for what has changed around a pipeline, so that one is enough for what comes together. A
+/// change of its spec waits for none of it.
 const BREATH: Duration = Duration::from_millis(250);
 
 /// A pass must not hold its place for as long as somebody takes to answer.
@@ -73,9 +75,7 @@ pub struct Context {
     written: Recent,
     /// When a pod was last touched, by its uid.
     touched: Recent,
-    /// Pipelines as the API server had them when their status was last written, by their uid: the watch tells of it
-    /// only later.
-    told: Recent<IoTPipeline>,
+    told: Told,
     /// The generation that a pass has just been for, by the pipeline's uid.
     passed: Recent<Option<i64>>,
     turns: Turns,
@@ -127,7 +127,7 @@ impl Context {
             cache: Arc::default(),
             written: Recent::default(),
             touched: Recent::default(),
-            told: Recent::default(),
+            told: Told::default(),
             passed: Recent::default(),
             turns: Turns::default(),
             failures: Mutex::default(),
@@ -207,6 +207,7 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
     if context.passed.within(&uid, BREATH) == Some(generation) {
         return Ok(Action::requeue(BREATH));
     }
+    let pipeline = context.told.newest(pipeline);
     let mut turn = Turn::take(&context.turns).await;
     let started = Instant::now();
     let result = match tokio::time::timeout(PASS_LIMIT, pass(&pipeline, &context, &mut turn)).await {

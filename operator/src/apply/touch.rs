@@ -22,7 +22,7 @@ pub async fn touch(client: &Client, cache: &Cache, pod: &Pod, value: &str) -> Re
             Ok(())
         }
         // Gone, or another pod by now: the new one reads the new files.
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => Ok(()),
         Err(source) => Err(write_error::<Pod>("touch", &pod.name_any(), source)),
     }
 }

@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What is older is forgotten.
-const MEMORY: Duration = Duration::from_secs(10);
+/// What is older is as if it had not been. A watch that hangs is noticed within this time.
+const MEMORY: Duration = Duration::from_secs(30);
+
+/// What comes again after this is new.
+const SPELL: Duration = Duration::from_secs(10);
 
 /// What happened, and when, by a name. Nothing depends on it after a restart.
 pub(super) struct Recent<T = ()>(Mutex<HashMap<String, (Instant, T)>>);
@@ -42,7 +45,7 @@ impl<T: Clone> Recent<T> {
 impl Recent {
     /// It happens now, unless it has happened a moment ago.
     pub(super) fn note_first(&self, name: &str) {
-        if self.latest(name).is_none() {
+        if !self.is_within(name, SPELL) {
             self.note(name.to_owned(), ());
         }
     }

@@ -6,17 +6,19 @@ use std::time::Duration;
 use api::iotpipeline::{IoTPipeline, IoTPipelineStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 
 use super::answers::{answer, describe};
 use super::{Context, Error, events};
 use crate::apply::{ApplyError, FIELD_MANAGER};
-use crate::cache::version;
 use crate::observe::ObserveError;
 use crate::plan::{Plan, expiries, given_secrets};
 use crate::status::{Facts, status};
+
+/// How often a status is written anew because the pipeline was another than known.
+const TRIES: u32 = 3;
 
 /// Writes the status if it changed, and tells what a user should know. Returns when to look again.
 pub(super) async fn report(
@@ -25,44 +27,56 @@ pub(super) async fn report(
     facts: &Facts,
 ) -> Result<Duration, Error> {
     let now = Time(Timestamp::now());
-    let known = newest(context, pipeline);
-    let before = known.status.as_ref();
-    let next = status(facts, pipeline.metadata.generation, before, &now);
-    if before != Some(&next) {
-        write_status(context, pipeline, &next).await?;
-        events::publish(context, pipeline, before, &next).await;
+    let generation = pipeline.metadata.generation;
+    let api: Api<IoTPipeline> =
+        Api::namespaced(context.client.clone(), &pipeline.namespace().unwrap_or_default());
+    let mut known = Cow::Borrowed(pipeline);
+    for tries_left in (0..TRIES).rev() {
+        let before = known.status.as_ref();
+        let next = status(facts, generation, before, &now);
+        if before == Some(&next) {
+            break;
+        }
+        match write_status(&api, &known, &next).await {
+            Ok(written) => {
+                context.told.note(written);
+                events::publish(context, pipeline, before, &next).await;
+                break;
+            }
+            Err(kube::Error::Api(refusal)) if refusal.code == 404 => break,
+            // It isn't as it was known to be, by a change that the watch has not told of yet.
+            Err(kube::Error::Api(refusal)) if refusal.code == 409 && tries_left > 0 => {
+                match fresh(&api, pipeline).await? {
+                    Some(fresh) => known = Cow::Owned(fresh),
+                    None => break,
+                }
+            }
+            Err(source) => return Err(Error::Status(Box::new(source))),
+        }
     }
     Ok(look_again(pipeline, facts, &now))
 }
 
-/// What this operator wrote last may be newer than what the watch has told.
-fn newest<'p>(context: &Context, pipeline: &'p IoTPipeline) -> Cow<'p, IoTPipeline> {
-    let told = pipeline.uid().and_then(|uid| context.told.latest(&uid));
-    told.filter(|told| version(told) > version(pipeline)).map_or(Cow::Borrowed(pipeline), Cow::Owned)
-}
-
+/// Writes it if the pipeline is still as known.
 async fn write_status(
-    context: &Context,
-    pipeline: &IoTPipeline,
+    api: &Api<IoTPipeline>,
+    known: &IoTPipeline,
     status: &IoTPipelineStatus,
-) -> Result<(), Error> {
-    let api: Api<IoTPipeline> =
-        Api::namespaced(context.client.clone(), &pipeline.namespace().unwrap_or_default());
+) -> kube::Result<IoTPipeline> {
     let patch = Patch::Apply(json!({
         "apiVersion": IoTPipeline::api_version(&()),
         "kind": IoTPipeline::kind(&()),
-        "metadata": {"uid": pipeline.uid()},
+        "metadata": {"resourceVersion": known.metadata.resource_version},
         "status": status,
     }));
-    match api.patch_status(&pipeline.name_any(), &PatchParams::apply(FIELD_MANAGER).force(), &patch).await {
-        Ok(written) => {
-            context.told.note(written.uid().unwrap_or_default(), written);
-            Ok(())
-        }
-        // Gone, or another of this name.
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-        Err(source) => Err(Error::Status(Box::new(source))),
-    }
+    api.patch_status(&known.name_any(), &PatchParams::apply(FIELD_MANAGER).force(), &patch).await
+}
+
+/// The pipeline as it is, unless it has gone. By a list, which the operator may have anyway.
+async fn fresh(api: &Api<IoTPipeline>, pipeline: &IoTPipeline) -> Result<Option<IoTPipeline>, Error> {
+    let by_name = ListParams::default().fields(&format!("metadata.name={}", pipeline.name_any()));
+    let found = api.list(&by_name).await.map_err(|source| Error::Status(Box::new(source)))?;
+    Ok(found.items.into_iter().find(|fresh| fresh.uid() == pipeline.uid()))
 }
 
 /// Watches tell of nearly everything, and what is followed of nearly all else. These are for what neither does:
