@@ -205,10 +205,10 @@ impl<'t> Explainer<'t> {
                     Ok(Written::Dropped) => Part::Dropped("it would make more series than the route may"),
                     Err(error) => Part::Refused(error.to_string()),
                 };
-            parts.push((route.name.as_str(), part));
+            parts.push((&*route.name, part));
             if route.is_sparkplug() {
                 let asides = memory.map(|memory| asides(&example.topic, &memory.births)).unwrap_or_default();
-                parts.extend(asides.into_iter().map(|aside| (route.name.as_str(), Part::Aside(aside))));
+                parts.extend(asides.into_iter().map(|aside| (&*route.name, Part::Aside(aside))));
             }
         }
         parts

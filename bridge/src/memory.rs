@@ -46,7 +46,8 @@ impl Memories {
     /// Forgets the routes that have gone, or need no memory any more.
     pub fn retain(&mut self, tables: &[&Table]) {
         let routes = tables.iter().flat_map(|table| table.routes());
-        let remembers = |name: &String| routes.clone().any(|route| route.name == *name && route.has_memory());
+        let remembers =
+            |name: &String| routes.clone().any(|route| *route.name == **name && route.has_memory());
         self.by_route.retain(|name, _| remembers(name));
     }
 }

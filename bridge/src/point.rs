@@ -2,7 +2,7 @@
 
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use api::route::{MeasurementPart, MessageProperty, Overflow, Retained, Route, RouteTag};
@@ -19,19 +19,22 @@ use crate::values::Values;
 
 use self::write::Writer;
 
-/// One route.
+/// One route. With many, a message finds its own in no cache, so it takes one line of one.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct CompiledRoute {
     /// Its name.
-    pub name: String,
+    pub name: Box<str>,
     /// The identifier of the subscription that feeds it.
     pub subscription: u32,
     /// Where the measurement's parts come from, unless it is always the route's own.
-    measurement: Vec<MeasurementSource>,
+    measurement: Box<[MeasurementSource]>,
     /// The route's own measurement, escaped: the only one, or that above the bound, where the message would name it.
-    own_measurement: Vec<u8>,
+    own_measurement: Arc<[u8]>,
     kind: Arc<Kind>,
 }
+
+const _: () = assert!(size_of::<CompiledRoute>() == 64);
 
 /// What a route has in common with others that differ in topics, names and measurements only. Many routes are
 /// often of few kinds: then what a message needs is in the processor's cache, whichever route it takes.
@@ -47,10 +50,12 @@ struct Kind {
     bound: Option<(usize, Overflow)>,
 }
 
-/// The kinds of the routes that are compiled together, by what makes them.
+/// What routes that are compiled together share.
 #[derive(Default)]
 pub(crate) struct Kinds {
+    /// By what makes them.
     by_definition: HashMap<String, Arc<Kind>>,
+    measurements: HashSet<Arc<[u8]>>,
 }
 
 /// One message, as the routes see it.
@@ -137,10 +142,10 @@ impl CompiledRoute {
         let own = if names { &route.name } else { route.measurement() };
         let measurement = if names { measurement(route, levels).map_err(bad)? } else { Vec::new() };
         Ok(Self {
-            name: route.name.clone(),
+            name: route.name.as_str().into(),
             subscription,
-            measurement,
-            own_measurement: written(own, encode::measurement).map_err(bad)?,
+            measurement: measurement.into(),
+            own_measurement: kinds.measurement(written(own, encode::measurement).map_err(bad)?),
             kind: kinds.of(route, levels).map_err(bad)?,
         })
     }
@@ -211,6 +216,16 @@ impl Kinds {
         let kind = Arc::new(Kind::new(route, levels)?);
         self.by_definition.insert(definition, Arc::clone(&kind));
         Ok(kind)
+    }
+
+    /// A measurement, which another route may have too.
+    fn measurement(&mut self, escaped: Vec<u8>) -> Arc<[u8]> {
+        if let Some(known) = self.measurements.get(escaped.as_slice()) {
+            return Arc::clone(known);
+        }
+        let new: Arc<[u8]> = escaped.into();
+        self.measurements.insert(Arc::clone(&new));
+        new
     }
 }
 

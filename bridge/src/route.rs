@@ -2,23 +2,28 @@
 //!
 //! The cost of a look-up depends on the number of levels, not on the number of routes.
 
-use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::ops::Range;
 
 use api::topic::{Level, TopicPattern};
+use hashbrown::HashTable;
+use twox_hash::XxHash3_64;
 
 /// The deepest topic that is matched. MQTT knows no limit; mosquitto's is 200.
 const MAX_LEVELS: usize = 256;
 
 /// All patterns, compiled. A pattern is known by its place in the list that it was compiled from.
 ///
-/// With a thousand routes the trie competes for the processor's cache, so it is small: nodes are numbers, those of
-/// one pattern lie side by side, and lists have no memory of their own.
+/// With a thousand routes the trie competes for the processor's cache, so what a look-up needs is small and lies
+/// close together: nodes are numbers, those of one pattern lie side by side, and so do the texts of all of them.
 #[derive(Debug)]
 pub struct Trie {
     /// The first is the root.
     nodes: Vec<Node>,
+    /// The nodes of literal levels, by the node before and their text.
+    literals: HashTable<u32>,
+    /// The texts of the literal levels, one after the other.
+    texts: String,
     /// For each pattern, the next one that ends alike.
     next: Vec<Link>,
 }
@@ -28,16 +33,17 @@ type Link = Option<NonZeroU32>;
 
 #[derive(Debug, Default)]
 struct Node {
-    #[expect(
-        clippy::box_collection,
-        reason = "few nodes have any, and an empty map is three times the rest"
-    )]
-    literals: Option<Box<HashMap<Box<str>, u32>>>,
+    /// The node before.
+    parent: u32,
+    /// Where its own text is.
+    text: (u32, u32),
     one: Link,
     /// The last of the patterns that end here, by its place and one.
     ends: Link,
     /// The same of the patterns whose last level takes all that remains from here.
     rests: Link,
+    /// Whether literal levels follow.
+    has_literals: bool,
 }
 
 /// Where the levels of a topic are; reused from message to message.
@@ -74,7 +80,12 @@ impl Levels {
 
 impl Default for Trie {
     fn default() -> Self {
-        Self { nodes: vec![Node::default()], next: Vec::new() }
+        Self {
+            nodes: vec![Node::default()],
+            literals: HashTable::new(),
+            texts: String::new(),
+            next: Vec::new(),
+        }
     }
 }
 
@@ -111,13 +122,31 @@ impl Trie {
     }
 
     fn literal(&mut self, node: usize, text: &str) -> usize {
-        let new = self.nodes.len();
-        let literals = self.nodes[node].literals.get_or_insert_default();
-        let place = *literals.entry(text.into()).or_insert(new as u32) as usize;
-        if place == new {
-            self.nodes.push(Node::default());
+        if let Some(known) = self.find(node, text) {
+            return known;
         }
-        place
+        let start = self.texts.len() as u32;
+        self.texts.push_str(text);
+        let text_range = (start, self.texts.len() as u32);
+        let new = self.nodes.len();
+        self.nodes.push(Node { parent: node as u32, text: text_range, ..Node::default() });
+        self.nodes[node].has_literals = true;
+        let Self { nodes, literals, texts, .. } = self;
+        let hash_of = |&place: &u32| {
+            let node = &nodes[place as usize];
+            hash(node.parent as usize, node.text(texts))
+        };
+        literals.insert_unique(hash(node, text), new as u32, hash_of);
+        new
+    }
+
+    /// The node of a literal level after another.
+    fn find(&self, parent: usize, text: &str) -> Option<usize> {
+        let is_it = |&place: &u32| {
+            let node = &self.nodes[place as usize];
+            node.parent as usize == parent && node.text(&self.texts) == text
+        };
+        self.literals.find(hash(parent, text), is_it).map(|&place| place as usize)
     }
 
     fn one(&mut self, node: usize) -> usize {
@@ -131,6 +160,17 @@ impl Trie {
     }
 }
 
+impl Node {
+    fn text<'t>(&self, texts: &'t str) -> &'t str {
+        &texts[self.text.0 as usize..self.text.1 as usize]
+    }
+}
+
+/// Only routes are in the table, so a stranger's topics can't fill it with what collides.
+fn hash(parent: usize, text: &str) -> u64 {
+    XxHash3_64::oneshot_with_seed(parent as u64, text.as_bytes())
+}
+
 struct Walk<'w> {
     trie: &'w Trie,
     topic: &'w str,
@@ -140,20 +180,18 @@ struct Walk<'w> {
 
 impl Walk<'_> {
     fn visit(&mut self, node: usize, level: usize) {
-        let Node { literals, one, ends, rests } = &self.trie.nodes[node];
+        let &Node { has_literals, one, ends, rests, .. } = &self.trie.nodes[node];
         // A wildcard in the first level doesn't match the broker's own topics (section 4.7.2).
         let wild = level > 0 || !self.topic.starts_with('$');
         if wild {
-            self.append(*rests);
+            self.append(rests);
         }
         if level == self.levels.ranges.len() {
-            self.append(*ends);
+            self.append(ends);
             return;
         }
-        if let Some(literals) = literals
-            && let Some(next) = literals.get(self.levels.one(self.topic, level))
-        {
-            self.visit(*next as usize, level + 1);
+        if has_literals && let Some(next) = self.trie.find(node, self.levels.one(self.topic, level)) {
+            self.visit(next, level + 1);
         }
         if wild && let Some(next) = one {
             self.visit(next.get() as usize, level + 1);

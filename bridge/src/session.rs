@@ -413,7 +413,7 @@ impl Session {
             }
         }
         for (route, overflow) in &taken.overflows {
-            let label = RouteLabel { route: self.routes(by_retired).routes()[*route].name.clone() };
+            let label = RouteLabel { route: self.routes(by_retired).routes()[*route].name.to_string() };
             metrics.series_overflows.get_or_create(&label).inc();
             if *overflow == Overflow::Drop {
                 dropped("TooManySeries", 1);
@@ -564,7 +564,7 @@ impl Session {
         let crossing = self.crossing(Instant::now());
         self.health.crossing(crossing);
         for route in self.table.routes().iter().filter(|route| route.has_bound()) {
-            let label = RouteLabel { route: route.name.clone() };
+            let label = RouteLabel { route: route.name.to_string() };
             let count = self.intake.series(&route.name);
             self.health.metrics.series.get_or_create(&label).set(count as i64);
         }

@@ -290,7 +290,7 @@ impl Worker {
         }
         for (place, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
             let counter = by_route[place].get_or_insert_with(|| {
-                let label = RouteLabel { route: routes[place].name.clone() };
+                let label = RouteLabel { route: routes[place].name.to_string() };
                 self.health.metrics.points_stored.get_or_create(&label).clone()
             });
             counter.inc_by(*count);

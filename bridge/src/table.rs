@@ -138,7 +138,7 @@ mod tests {
         let (mut levels, mut found) = (Levels::default(), Vec::new());
         assert!(levels.split(topic));
         table.matches(topic, &levels, subscriptions, &mut found);
-        found.into_iter().map(|place| table.routes()[place].name.clone()).collect()
+        found.into_iter().map(|place| table.routes()[place].name.to_string()).collect()
     }
 
     const OVERLAPPING: &str = "
