@@ -1,5 +1,7 @@
 //! The `IoTPipeline` resource. Every doc comment on a field is what `kubectl explain` prints.
 //!
+//! What is large and mostly absent is boxed: the operator has a thousand pipelines in memory.
+//!
 //! Kinds of rule: bounds in the schema, CEL for what needs a message that says what to do
 //! (see `schema`), and [`check_routes`](crate::route::check_routes) for names that clash between
 //! parts of a route.
@@ -124,7 +126,7 @@ pub struct Broker {
 
     /// The image of mosquitto, 2.1 or newer with the SQLite persistence plugin. Absent: the operator's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<Image>,
+    pub image: Option<Box<Image>>,
 
     /// CPU and memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,7 +134,7 @@ pub struct Broker {
 
     /// Where its pods run, and how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<PodSettings>,
+    pub pod: Option<Box<PodSettings>>,
 
     /// Its Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -140,7 +142,7 @@ pub struct Broker {
 
     /// A broker that is not the operator's. It speaks MQTT 5 or 3.1.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external: Option<ExternalBroker>,
+    pub external: Option<Box<ExternalBroker>>,
 }
 
 /// A user of the broker.
@@ -310,7 +312,7 @@ pub struct Database {
 
     /// The image of InfluxDB 2. Absent: the operator's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<Image>,
+    pub image: Option<Box<Image>>,
 
     /// CPU and memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -318,19 +320,19 @@ pub struct Database {
 
     /// Where its pods run, and how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<PodSettings>,
+    pub pod: Option<Box<PodSettings>>,
 
     /// Backups of the bucket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backup: Option<Backup>,
+    pub backup: Option<Box<Backup>>,
 
     /// The backup that the bucket begins with, where it doesn't exist yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub restore_from: Option<RestoreFrom>,
+    pub restore_from: Option<Box<RestoreFrom>>,
 
     /// A database with InfluxDB 2's API that is not the operator's. Organization and bucket must exist there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external: Option<ExternalDatabase>,
+    pub external: Option<Box<ExternalDatabase>>,
 }
 
 impl Default for Database {
@@ -398,7 +400,7 @@ pub struct Dashboard {
 
     /// The image of Grafana. Absent: the operator's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<Image>,
+    pub image: Option<Box<Image>>,
 
     /// CPU and memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -406,7 +408,7 @@ pub struct Dashboard {
 
     /// Where its pods run, and how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<PodSettings>,
+    pub pod: Option<Box<PodSettings>>,
 
     /// Its Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -422,7 +424,7 @@ pub struct Dashboard {
 
     /// A Grafana that is not the operator's: the data source and the dashboard are put there by its API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external: Option<ExternalDashboard>,
+    pub external: Option<Box<ExternalDashboard>>,
 }
 
 /// A Grafana that is not the operator's.
@@ -460,7 +462,7 @@ pub struct Bridge {
 
     /// The bridge's image. Absent: the operator's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<Image>,
+    pub image: Option<Box<Image>>,
 
     /// CPU and memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -468,7 +470,7 @@ pub struct Bridge {
 
     /// Where its pods run, and how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<PodSettings>,
+    pub pod: Option<Box<PodSettings>>,
 }
 
 /// The passwords and tokens that the operator makes. They are made anew at once when the pipeline's annotation

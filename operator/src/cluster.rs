@@ -1,6 +1,6 @@
-//! The client of the API server. It is kube's but for three things: a [`Fence`] below it, a limit on
-//! every write, and no silent retries, which could bring a write after the fence, and would keep a pass
-//! waiting for minutes.
+//! The client of the API server. It is kube's but for four things: a [`Fence`] below it, a limit on every write, one
+//! on how many requests wait at once, and no silent retries, which could bring a write after the fence, and would keep
+//! a pass waiting for minutes.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::{Client, Config};
 use tokio::time::timeout;
+use tower::limit::ConcurrencyLimit;
 use tower::{BoxError, Service, ServiceBuilder};
 
 use crate::leader::fence::{Fence, Fenced};
@@ -27,6 +28,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A write whose answer is not there then has failed: the API server has given it up, or is gone.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How many requests wait for their answers at once. Each takes a connection with its buffers, and more don't make an
+/// API server faster. A watch that has begun is none of them.
+const AT_ONCE: usize = 16;
 
 /// A client whose every byte passes this fence.
 ///
@@ -52,7 +57,8 @@ pub fn client(config: &Config, fence: &Fence) -> kube::Result<Client> {
         .map_err(BoxError::from)
         .service(http);
     let writes = Writes { inner: service, fence: fence.clone() };
-    Ok(ClientBuilder::new(writes, config.default_namespace.clone()).build())
+    let few = ConcurrencyLimit::new(writes, AT_ONCE);
+    Ok(ClientBuilder::new(few, config.default_namespace.clone()).build())
 }
 
 /// Follows every write to its end, also when the pass that asked for it is dropped: who gives the Lease

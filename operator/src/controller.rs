@@ -75,7 +75,7 @@ pub struct Context {
     written: Recent,
     /// When a pod was last touched, by its uid.
     touched: Recent,
-    told: Told,
+    told: Arc<Told>,
     /// The generation that a pass has just been for, by the pipeline's uid.
     passed: Recent<Option<i64>>,
     turns: Turns,
@@ -127,7 +127,7 @@ impl Context {
             cache: Arc::default(),
             written: Recent::default(),
             touched: Recent::default(),
-            told: Told::default(),
+            told: Arc::default(),
             passed: Recent::default(),
             turns: Turns::default(),
             failures: Mutex::default(),
@@ -153,6 +153,7 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
         namespace,
         metrics: context.metrics.clone(),
         cache: context.cache.clone(),
+        told: context.told.clone(),
         relist: Duration::from_secs(context.config.relist_seconds),
     };
     let (store, pipelines) = watches.pipelines();
@@ -332,6 +333,7 @@ impl Context {
         self.failures().remove(&key);
         self.generations.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         self.followed.pause(&key);
+        self.told.forget(&key);
         self.given.forget(namespace, name);
         self.cache.trust(namespace, name);
     }

@@ -299,9 +299,9 @@ impl Plan {
             dashboard,
             bridge: Workload::new(
                 Component::Bridge,
-                config.image_of(&config.images.bridge, spec.bridge.image.as_ref()),
+                config.image_of(&config.images.bridge, spec.bridge.image.as_deref()),
                 (spec.bridge.resources.as_ref(), ("10m", "16Mi")),
-                spec.bridge.pod.as_ref(),
+                spec.bridge.pod.as_deref(),
                 None,
             )?,
             bridges: Bridges::new(spec.bridge.replicas, &names, &observed.children),

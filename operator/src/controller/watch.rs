@@ -26,6 +26,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
 use super::given::Given;
+use super::told::Told;
 use crate::cache::{Cache, Cached};
 use crate::metrics::Metrics;
 use crate::resources::names::{INSTANCE, MANAGED};
@@ -37,6 +38,10 @@ const WATCH_SECONDS: u32 = 20;
 /// The longest pause before a watch that failed is tried again; kube's own grows to a minute.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// In which `kubectl apply` keeps what it was given:
+/// <https://kubernetes.io/docs/reference/labels-annotations-taints/#kubectl-kubernetes-io-last-applied-configuration>.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// How many objects are listed at once: a page is in memory as a whole.
 const PAGE: u32 = 50;
 
@@ -47,6 +52,7 @@ pub(super) struct Watches {
     pub(super) namespace: Option<String>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) cache: Arc<Cache>,
+    pub(super) told: Arc<Told>,
     /// After this the pipelines are listed anew, so that no event that was lost stays so.
     pub(super) relist: Duration,
 }
@@ -59,11 +65,16 @@ impl Watches {
         &self,
     ) -> (Store<IoTPipeline>, impl Stream<Item = Watched<IoTPipeline>> + Send + 'static) {
         let (store, writer) = reflector::store();
-        let (api, relist) = (self.api::<IoTPipeline>(), self.relist);
+        let (api, relist, told) = (self.api::<IoTPipeline>(), self.relist, self.told.clone());
         let watched =
             stream::repeat_with(move || watcher(api.clone(), config()).take_until(Box::pin(sleep(relist))))
                 .flatten()
-                .modify(|pipeline| pipeline.metadata.managed_fields = None);
+                .modify(move |pipeline| {
+                    told.heard(pipeline);
+                    pipeline.metadata.managed_fields = None;
+                    // The whole spec again.
+                    pipeline.annotations_mut().remove(LAST_APPLIED);
+                });
         let objects = reflect(writer, watched).applied_objects().backoff(Pauses::default()).predicate_filter(
             predicates::generation.combine(predicates::annotations),
             PredicateConfig::default(),

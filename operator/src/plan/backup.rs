@@ -93,7 +93,7 @@ impl Backups {
             place,
             refused,
             volume,
-            pod: BackupPod::new(database.pod.as_ref(), Component::Backup, config)?,
+            pod: BackupPod::new(database.pod.as_deref(), Component::Backup, config)?,
         }))
     }
 }
@@ -105,14 +105,16 @@ impl Restore {
         config: &Config,
     ) -> Result<Option<Self>, Refusal> {
         let database = &pipeline.spec.database;
-        let Some(RestoreFrom { backup, volume, s3 }) = &database.restore_from else { return Ok(None) };
+        let Some(RestoreFrom { backup, volume, s3 }) = database.restore_from.as_deref() else {
+            return Ok(None);
+        };
         let claim = volume.as_ref().map(|volume| volume.claim_name.clone());
         let (place, refused) = place("database.restoreFrom", claim, s3.as_ref(), observed)?;
         Ok(Some(Self {
             backup: backup.clone(),
             place,
             refused,
-            pod: BackupPod::new(database.pod.as_ref(), Component::Restore, config)?,
+            pod: BackupPod::new(database.pod.as_deref(), Component::Restore, config)?,
         }))
     }
 }

@@ -35,9 +35,9 @@ pub(super) fn managed_broker(
     Ok(ManagedBroker {
         workload: Box::new(Workload::new(
             Component::Broker,
-            config.image_of(&config.images.mosquitto, broker.image.as_ref()),
+            config.image_of(&config.images.mosquitto, broker.image.as_deref()),
             (broker.resources.as_ref(), ("20m", "32Mi")),
-            broker.pod.as_ref(),
+            broker.pod.as_deref(),
             broker.service.as_ref(),
         )?),
         reloader: config.image_of(&config.image, None),
@@ -86,9 +86,9 @@ pub(super) fn plan_database(
         None => DatabasePlace::Managed(Box::new(ManagedDatabase {
             workload: Box::new(Workload::new(
                 Component::Database,
-                config.image_of(&config.images.influxdb, database.image.as_ref()),
+                config.image_of(&config.images.influxdb, database.image.as_deref()),
                 (database.resources.as_ref(), ("50m", "128Mi")),
-                database.pod.as_ref(),
+                database.pod.as_deref(),
                 None,
             )?),
             volume: volume(database.storage.as_ref(), "5Gi", &names.of_part(Component::Database), observed),
@@ -127,9 +127,9 @@ pub(super) fn plan_dashboard(
         return Ok(Dashboard::Managed {
             workload: Box::new(Workload::new(
                 Component::Dashboard,
-                config.image_of(&config.images.grafana, dashboard.image.as_ref()),
+                config.image_of(&config.images.grafana, dashboard.image.as_deref()),
                 (dashboard.resources.as_ref(), ("20m", "128Mi")),
-                dashboard.pod.as_ref(),
+                dashboard.pod.as_deref(),
                 dashboard.service.as_ref(),
             )?),
             ingress: dashboard.ingress.clone(),
