@@ -19,7 +19,7 @@ use crate::values::Values;
 
 use self::write::Writer;
 
-/// One route. With many, a message finds its own in no cache, so it takes one line of one.
+/// One route. Of many, a message's own is in no cache of the processor: so it is one line of one, which has 64 bytes.
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct CompiledRoute {

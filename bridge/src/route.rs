@@ -33,9 +33,9 @@ type Link = Option<NonZeroU32>;
 
 #[derive(Debug, Default)]
 struct Node {
-    /// The node before.
+    /// Of a literal level: the node before.
     parent: u32,
-    /// Where its own text is.
+    /// Of a literal level: where its text begins and ends.
     text: (u32, u32),
     one: Link,
     /// The last of the patterns that end here, by its place and one.

@@ -29,8 +29,11 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// A write whose answer is not there then has failed: the API server has given it up, or is gone.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How many requests wait for their answers at once. Each takes a connection with its buffers, and more don't make an
-/// API server faster. A watch that has begun is none of them.
+/// A read whose answer has not begun then has failed: one API server that hangs must not hold up what goes to others.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For how many answers is waited at once. Each takes a connection with its buffers, and more don't make an API server
+/// faster. What has begun to come is none of them: watches, lists that are being read.
 const AT_ONCE: usize = 16;
 
 /// A client whose every byte passes this fence.
@@ -84,7 +87,8 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if request.method().is_safe() {
-            return self.inner.call(request).boxed();
+            let answer = timeout(BEGIN_TIMEOUT, self.inner.call(request));
+            return async move { answer.await? }.boxed();
         }
         if let Err(closed) = self.fence.check() {
             return futures::future::err(closed.into()).boxed();

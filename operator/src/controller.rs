@@ -75,7 +75,7 @@ pub struct Context {
     written: Recent,
     /// When a pod was last touched, by its uid.
     touched: Recent,
-    told: Arc<Told>,
+    told: Told,
     /// The generation that a pass has just been for, by the pipeline's uid.
     passed: Recent<Option<i64>>,
     turns: Turns,
@@ -127,7 +127,7 @@ impl Context {
             cache: Arc::default(),
             written: Recent::default(),
             touched: Recent::default(),
-            told: Arc::default(),
+            told: Told::default(),
             passed: Recent::default(),
             turns: Turns::default(),
             failures: Mutex::default(),
@@ -153,7 +153,6 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
         namespace,
         metrics: context.metrics.clone(),
         cache: context.cache.clone(),
-        told: context.told.clone(),
         relist: Duration::from_secs(context.config.relist_seconds),
     };
     let (store, pipelines) = watches.pipelines();
@@ -196,8 +195,8 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
 
 async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<Action, Error> {
     if pipeline.metadata.deletion_timestamp.is_some() {
-        // Owner references do the rest.
-        return Ok(Action::await_change());
+        // Owner references do the rest. That it has gone is only told of what is looked for again.
+        return Ok(Action::requeue(LONGEST_PAUSE));
     }
     context.followed.pause(&key(&pipeline));
     if context.is_outdated(&pipeline) {
@@ -333,7 +332,6 @@ impl Context {
         self.failures().remove(&key);
         self.generations.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         self.followed.pause(&key);
-        self.told.forget(&key);
         self.given.forget(namespace, name);
         self.cache.trust(namespace, name);
     }

@@ -26,7 +26,6 @@ use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
 use super::given::Given;
-use super::told::Told;
 use crate::cache::{Cache, Cached};
 use crate::metrics::Metrics;
 use crate::resources::names::{INSTANCE, MANAGED};
@@ -52,7 +51,6 @@ pub(super) struct Watches {
     pub(super) namespace: Option<String>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) cache: Arc<Cache>,
-    pub(super) told: Arc<Told>,
     /// After this the pipelines are listed anew, so that no event that was lost stays so.
     pub(super) relist: Duration,
 }
@@ -65,12 +63,11 @@ impl Watches {
         &self,
     ) -> (Store<IoTPipeline>, impl Stream<Item = Watched<IoTPipeline>> + Send + 'static) {
         let (store, writer) = reflector::store();
-        let (api, relist, told) = (self.api::<IoTPipeline>(), self.relist, self.told.clone());
+        let (api, relist) = (self.api::<IoTPipeline>(), self.relist);
         let watched =
             stream::repeat_with(move || watcher(api.clone(), config()).take_until(Box::pin(sleep(relist))))
                 .flatten()
-                .modify(move |pipeline| {
-                    told.heard(pipeline);
+                .modify(|pipeline| {
                     pipeline.metadata.managed_fields = None;
                     // The whole spec again.
                     pipeline.annotations_mut().remove(LAST_APPLIED);
