@@ -3,6 +3,7 @@
 
 mod claims;
 mod content;
+mod owner;
 mod sweep;
 mod touch;
 
@@ -10,7 +11,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use kube::api::{GetParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::Value;
 
@@ -252,6 +253,10 @@ pub async fn apply_again(
     pass.one(&[], desired).await
 }
 
+/// A version that no object has, since the first change of etcd's is its second: an apply with it makes an object, and
+/// is refused if there is one of that name.
+const NO_VERSION: &str = "1";
+
 struct Pass<'a> {
     client: &'a Client,
     cache: &'a Cache,
@@ -288,7 +293,8 @@ impl Pass<'_> {
         let mut wanted = serde_json::to_value(desired)?;
         let digest = hash(&[wanted.to_string().as_bytes()]);
         wanted["metadata"]["annotations"][APPLIED_HASH] = digest.into();
-        match observed.iter().find(|live| live.name_any() == name) {
+        let live = observed.iter().find(|live| live.name_any() == name);
+        match live {
             Some(live) => {
                 let is_going = live.meta().deletion_timestamp.is_some();
                 if is_going && self.owner_of(live) == Some(&self.pipeline.owner.uid) {
@@ -304,26 +310,27 @@ impl Pass<'_> {
                     wanted["metadata"]["resourceVersion"] = live.resource_version().into();
                 }
             }
-            None if K::kind(&()) == "Secret" && self.absent_secrets.contains(&name) => {}
-            None => {
-                // From the API server's cache, at a fraction of the price: what is only a moment old can be missed,
-                // as it can between any look and the write.
-                let cached = GetParams::at("0");
-                let unlabelled = self.api::<K>().get_metadata_opt_with(&name, &cached).await;
-                if let Some(live) = unlabelled.map_err(|source| write_error::<K>("get", &name, source))? {
-                    self.check_owner(&live)?;
-                    if self.owner_of(&live).is_none() {
-                        return Err(ApplyError::NameTaken { kind: K::kind(&()).into_owned(), name });
-                    }
-                }
-            }
+            None => wanted["metadata"]["resourceVersion"] = NO_VERSION.into(),
         }
-        self.writes += 1;
-        tracing::debug!(kind = %K::kind(&()), name, "applying");
-        let patched = self.api::<K>().patch(&name, &parameters(true), &Patch::<Value>::Apply(wanted)).await;
-        let patched = patched.map_err(|source| write_error::<K>("apply", &name, source))?;
+        // One with a credential that was made meanwhile holds another: the next pass reads it.
+        let is_credential = K::kind(&()) == "Secret" && self.absent_secrets.contains(&name);
+        let patched = match self.write::<K>(&name, &wanted).await {
+            Err(kube::Error::Api(refusal)) if refusal.code == 409 && live.is_none() && !is_credential => {
+                self.check_unlabelled::<K>(&name).await?;
+                wanted["metadata"].as_object_mut().and_then(|metadata| metadata.remove("resourceVersion"));
+                self.write(&name, &wanted).await
+            }
+            written => written,
+        };
+        let patched: K = patched.map_err(|source| write_error::<K>("apply", &name, source))?;
         self.cache.put(&patched);
         Ok(patched)
+    }
+
+    async fn write<K: Cached + std::fmt::Debug>(&mut self, name: &str, wanted: &Value) -> kube::Result<K> {
+        self.writes += 1;
+        tracing::debug!(kind = %K::kind(&()), name, "applying");
+        self.api::<K>().patch(name, &parameters(true), &Patch::Apply(wanted)).await
     }
 
     fn keep<K: Resource<DynamicType = ()>>(&mut self, desired: &K) {
@@ -342,30 +349,6 @@ impl Pass<'_> {
             }
             None => self.one(&[], desired).await.map(|_| ()),
         }
-    }
-
-    fn owner_of<'k, K: Resource>(&self, live: &'k K) -> Option<&'k str> {
-        let owners = live.meta().owner_references.as_deref().unwrap_or_default();
-        owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
-    }
-
-    /// An object without an owner is adopted: it was left behind on purpose.
-    fn check_owner<K: Resource<DynamicType = ()>>(&self, live: &K) -> Result<(), ApplyError> {
-        let (kind, name) = (K::kind(&()).into_owned(), live.name_any());
-        if live.meta().deletion_timestamp.is_some() || self.was_of_another(live) {
-            return Err(ApplyError::StillGoing { kind, name });
-        }
-        match self.owner_of(live) {
-            Some(owner) if owner != self.pipeline.owner.uid => Err(ApplyError::NameTaken { kind, name }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether it belongs to a deleted pipeline of this name, and so is about to be collected.
-    fn was_of_another<K: Resource>(&self, live: &K) -> bool {
-        let ours = &self.pipeline.owner;
-        let owners = live.meta().owner_references.as_deref().unwrap_or_default();
-        owners.iter().any(|owner| owner.kind == ours.kind && owner.name == ours.name && owner.uid != ours.uid)
     }
 
     async fn surroundings(&mut self, children: &Children, wanted: &Surroundings) -> Result<(), ApplyError> {

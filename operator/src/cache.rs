@@ -6,7 +6,7 @@
 //!
 //! A cache is always a little behind. What the operator has written itself is put in at once, so it never
 //! takes its own write for a stranger's, nor an older state for the newer. Where being behind could do harm,
-//! the API server is asked: for an object's name before it is made, and by the version of a Secret that is changed.
+//! the API server decides: whether an object's name is free, and whether a Secret that is changed is still as it was.
 
 use std::any::{Any, TypeId};
 use std::collections::{HashMap, HashSet};

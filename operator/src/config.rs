@@ -20,13 +20,13 @@ pub struct Config {
     /// The operator's own namespace, from which network policies let it in. Without it there are none.
     #[serde(default)]
     pub namespace: Option<String>,
-    /// How often the pipelines are listed anew, beside being watched.
-    #[serde(default = "five_minutes")]
+    /// How often pipelines and their objects are listed anew, beside being watched.
+    #[serde(default = "half_an_hour")]
     pub relist_seconds: u64,
 }
 
-fn five_minutes() -> u64 {
-    300
+fn half_an_hour() -> u64 {
+    1_800
 }
 
 /// The images of the parts.

@@ -148,13 +148,7 @@ pub async fn run(context: Arc<Context>) {
 }
 
 async fn run_in(context: Arc<Context>, namespace: Option<String>) {
-    let watches = watch::Watches {
-        client: context.client.clone(),
-        namespace,
-        metrics: context.metrics.clone(),
-        cache: context.cache.clone(),
-        relist: Duration::from_secs(context.config.relist_seconds),
-    };
+    let watches = watch::Watches::new(&context, namespace);
     let (store, pipelines) = watches.pipelines();
     context.metrics.add_store(store.clone());
     let (given, forgetful, own) = (context.given.clone(), context.clone(), watches.namespace.clone());

@@ -87,7 +87,7 @@ fn look_again(pipeline: &IoTPipeline, facts: &Facts, now: &Time) -> Duration {
         // Watches tell of the spec's next change, and of each pod that goes.
         Facts::Suspended | Facts::Asleep { .. } => 300,
         Facts::Applied(parts) if !parts.all_ready() => parts.patience(is_fresh(pipeline, now)),
-        Facts::Applied(_) if given_secrets(pipeline).is_empty() => 300,
+        Facts::Applied(_) if given_secrets(pipeline).is_empty() => 600,
         Facts::Applied(_) => 60,
     };
     Duration::from_secs(seconds)

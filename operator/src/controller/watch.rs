@@ -1,8 +1,10 @@
 //! What triggers a pass. Each stream backs off for itself and keeps its errors: kube's controller would
 //! otherwise pause every trigger for the fault of one.
 
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::future::ready;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +25,9 @@ use kube::runtime::{WatchStreamExt, reflector as reflect};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep};
 
+use super::Context;
 use super::given::Given;
 use crate::cache::{Cache, Cached};
 use crate::metrics::Metrics;
@@ -41,37 +44,52 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// <https://kubernetes.io/docs/reference/labels-annotations-taints/#kubectl-kubernetes-io-last-applied-configuration>.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// How many kinds are listed anew now and then.
+const KINDS: u32 = 13;
+
 /// How many objects are listed at once: a page is in memory as a whole.
 const PAGE: u32 = 50;
 
 /// Where to watch.
 pub(super) struct Watches {
-    pub(super) client: Client,
+    client: Client,
     /// All, if none.
     pub(super) namespace: Option<String>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) cache: Arc<Cache>,
-    /// After this the pipelines are listed anew, so that no event that was lost stays so.
-    pub(super) relist: Duration,
+    metrics: Arc<Metrics>,
+    cache: Arc<Cache>,
+    /// After this all is listed anew, so that no event that was lost stays so.
+    relist: Duration,
+    /// How many watches there are already.
+    begun: Cell<u32>,
 }
 
 type Watched<K> = Result<K, watcher::Error>;
 
 impl Watches {
+    pub(super) fn new(context: &Context, namespace: Option<String>) -> Self {
+        Self {
+            client: context.client.clone(),
+            namespace,
+            metrics: context.metrics.clone(),
+            cache: context.cache.clone(),
+            relist: Duration::from_secs(context.config.relist_seconds),
+            begun: Cell::default(),
+        }
+    }
+
     /// The pipelines themselves: a pass for every change of a spec or an annotation, none for one of a status.
     pub(super) fn pipelines(
         &self,
     ) -> (Store<IoTPipeline>, impl Stream<Item = Watched<IoTPipeline>> + Send + 'static) {
         let (store, writer) = reflector::store();
-        let (api, relist) = (self.api::<IoTPipeline>(), self.relist);
-        let watched =
-            stream::repeat_with(move || watcher(api.clone(), config()).take_until(Box::pin(sleep(relist))))
-                .flatten()
-                .modify(|pipeline| {
-                    pipeline.metadata.managed_fields = None;
-                    // The whole spec again.
-                    pipeline.annotations_mut().remove(LAST_APPLIED);
-                });
+        let (api, mut relists) = (self.api::<IoTPipeline>(), self.relists());
+        let watched = stream::repeat_with(move || watcher(api.clone(), config()).take_until(relists()))
+            .flatten()
+            .modify(|pipeline| {
+                pipeline.metadata.managed_fields = None;
+                // The whole spec again.
+                pipeline.annotations_mut().remove(LAST_APPLIED);
+            });
         let objects = reflect(writer, watched).applied_objects().backoff(Pauses::default()).predicate_filter(
             predicates::generation.combine(predicates::annotations),
             PredicateConfig::default(),
@@ -172,21 +190,27 @@ impl Watches {
             + Sync
             + 'static,
     {
-        let (api, relist) = (self.api::<K>(), self.relist);
+        let (api, mut relists) = (self.api::<K>(), self.relists());
         let config = config().labels(MANAGED);
         let (cache, namespace) = (self.cache.clone(), self.namespace.clone());
-        let objects = stream::repeat_with(move || {
-            watcher(api.clone(), config.clone()).take_until(Box::pin(sleep(relist)))
-        })
-        .flatten()
-        .flat_map(move |event| {
-            stream::iter(match event {
-                Ok(event) => news(&cache, namespace.as_deref(), &event),
-                Err(error) => vec![Err(error)],
+        let objects = stream::repeat_with(move || watcher(api.clone(), config.clone()).take_until(relists()))
+            .flatten()
+            .flat_map(move |event| {
+                stream::iter(match event {
+                    Ok(event) => news(&cache, namespace.as_deref(), &event),
+                    Err(error) => vec![Err(error)],
+                })
             })
-        })
-        .backoff(Pauses::default());
+            .backoff(Pauses::default());
         self.without_errors(objects)
+    }
+
+    /// The ends of a watch, after which it lists anew: not when others do, since lists take memory.
+    fn relists(&self) -> impl FnMut() -> Pin<Box<Sleep>> + Send + use<> {
+        let (begun, relist) = (self.begun.get() % KINDS + 1, self.relist);
+        self.begun.set(begun);
+        let mut first = Some(relist * begun / KINDS);
+        move || Box::pin(sleep(first.take().unwrap_or(relist)))
     }
 
     fn api<A>(&self) -> Api<A>
