@@ -207,9 +207,10 @@ impl Watches {
 
     /// The ends of a watch, after which it lists anew: not when others do, since lists take memory.
     fn relists(&self) -> impl FnMut() -> Pin<Box<Sleep>> + Send + use<> {
-        let (begun, relist) = (self.begun.get() % KINDS + 1, self.relist);
-        self.begun.set(begun);
-        let mut first = Some(relist * begun / KINDS);
+        let (before, relist) = (self.begun.get() % KINDS, self.relist);
+        self.begun.set(before + 1);
+        // The pipelines last: until all are listed, they are in memory twice.
+        let mut first = Some(relist * (KINDS - before) / KINDS);
         move || Box::pin(sleep(first.take().unwrap_or(relist)))
     }
 
