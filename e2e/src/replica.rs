@@ -80,6 +80,18 @@ impl Replica {
         Ok(metrics.lines().any(|line| line == "iotpipeline_operator_is_leader 1"))
     }
 
+    /// How many passes have ended.
+    ///
+    /// # Errors
+    /// If it doesn't answer.
+    pub async fn passes(&self) -> Result<u64> {
+        let (is_good, metrics) = self.get("/metrics").await?;
+        ensure!(is_good, "{metrics}");
+        let passes = metrics.lines().filter(|line| line.starts_with("iotpipeline_operator_passes_total"));
+        let counts = passes.map(|line| line.rsplit(' ').next().unwrap_or_default().parse::<u64>());
+        Ok(counts.sum::<Result<u64, _>>()?)
+    }
+
     async fn get(&self, path: &str) -> Result<(bool, String)> {
         let answer = http::client().get(format!("http://127.0.0.1:{}{path}", self.port)).send().await?;
         Ok((answer.status().is_success(), answer.text().await?))

@@ -82,10 +82,12 @@ async fn a_kind_that_can_not_be_watched_holds_up_nothing_else_and_is_watched_aga
     let meanwhile = edited.elapsed();
 
     // No pass is on its way that would come upon the deletion by chance.
-    let mut last = (proxy.passed().reads, Instant::now());
+    let mut last = (operator.passes().await?, Instant::now());
+    ensure!(last.0 > 0, "no pass has ended");
     eventually_true("no pass is under way", LIMIT, async || {
-        if proxy.passed().reads != last.0 {
-            last = (proxy.passed().reads, Instant::now());
+        let passes = operator.passes().await?;
+        if passes != last.0 {
+            last = (passes, Instant::now());
         }
         Ok(last.1.elapsed() > QUIET)
     })
