@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 use crate::metrics::{Metrics, Role};
 
-/// Every pipeline has a pass at least every ten minutes, so this long a silence is a fault.
+/// Every pipeline that is not being deleted has a pass at least every ten minutes, so this long a silence is a fault.
 const SILENCE: Duration = Duration::from_secs(900);
 
 /// Answers until the shutdown.

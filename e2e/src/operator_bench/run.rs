@@ -87,7 +87,7 @@ async fn ours(plan: &Plan) -> Result<Report> {
     converged.tell("converged");
     let settled = settled(&plane, User::Operator, process, plan.settle).await?;
     settled.tell("settled");
-    // Everything is listed anew meanwhile.
+    // Some kinds are listed anew meanwhile: all of them in half an hour.
     let converged = Converged { peak_mib: mib(peak_memory(process)?), ..converged };
     let edits = match plan.edits {
         0 => None,
