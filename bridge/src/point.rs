@@ -52,7 +52,7 @@ struct Kind {
 
 /// What routes that are compiled together share.
 #[derive(Default)]
-pub(crate) struct Kinds {
+pub(crate) struct Shared {
     /// By what makes them.
     by_definition: HashMap<String, Arc<Kind>>,
     measurements: HashSet<Arc<[u8]>>,
@@ -131,7 +131,7 @@ impl CompiledRoute {
         route: &Route,
         levels: &[Level],
         subscription: u32,
-        kinds: &mut Kinds,
+        shared: &mut Shared,
     ) -> Result<Self, CompileError> {
         let bad = |bad: BadText| CompileError::Name {
             route: route.name.clone(),
@@ -145,8 +145,8 @@ impl CompiledRoute {
             name: route.name.as_str().into(),
             subscription,
             measurement: measurement.into(),
-            own_measurement: kinds.measurement(written(own, encode::measurement).map_err(bad)?),
-            kind: kinds.of(route, levels).map_err(bad)?,
+            own_measurement: shared.measurement(written(own, encode::measurement).map_err(bad)?),
+            kind: shared.kind(route, levels).map_err(bad)?,
         })
     }
 
@@ -206,9 +206,9 @@ impl CompiledRoute {
     }
 }
 
-impl Kinds {
+impl Shared {
     /// The kind of a route, which another may have made.
-    fn of(&mut self, route: &Route, levels: &[Level]) -> Result<Arc<Kind>, BadText> {
+    fn kind(&mut self, route: &Route, levels: &[Level]) -> Result<Arc<Kind>, BadText> {
         let definition = definition(route, levels);
         if let Some(kind) = self.by_definition.get(&definition) {
             return Ok(Arc::clone(kind));
@@ -346,11 +346,11 @@ mod tests {
 
     #[test]
     fn routes_are_of_one_kind_only_if_they_differ_in_names_topics_and_measurements_alone() {
-        let kinds = &mut Kinds::default();
+        let shared = &mut Shared::default();
         let mut kind = |text: &str| {
             let route: Route = serde_saphyr::from_str(&format!("{{name: r, {text}}}")).expect("a route");
             let pattern = route.pattern().expect("a topic");
-            CompiledRoute::new(&route, pattern.levels(), 1, kinds).expect("it compiles").kind
+            CompiledRoute::new(&route, pattern.levels(), 1, shared).expect("it compiles").kind
         };
         let one = kind("topic: 'a/{x}', payload: {float: {}}");
         assert!(Arc::ptr_eq(&one, &kind("topic: 'b/{x}', measurement: m, qos: 0, payload: {float: {}}")));

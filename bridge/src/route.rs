@@ -36,7 +36,7 @@ struct Node {
     /// Of a literal level: the node before.
     parent: u32,
     /// Of a literal level: where its text begins and ends.
-    text: (u32, u32),
+    text: Range<u32>,
     one: Link,
     /// The last of the patterns that end here, by its place and one.
     ends: Link,
@@ -127,9 +127,9 @@ impl Trie {
         }
         let start = self.texts.len() as u32;
         self.texts.push_str(text);
-        let text_range = (start, self.texts.len() as u32);
+        let place = start..self.texts.len() as u32;
         let new = self.nodes.len();
-        self.nodes.push(Node { parent: node as u32, text: text_range, ..Node::default() });
+        self.nodes.push(Node { parent: node as u32, text: place, ..Node::default() });
         self.nodes[node].has_literals = true;
         let Self { nodes, literals, texts, .. } = self;
         let hash_of = |&place: &u32| {
@@ -162,7 +162,7 @@ impl Trie {
 
 impl Node {
     fn text<'t>(&self, texts: &'t str) -> &'t str {
-        &texts[self.text.0 as usize..self.text.1 as usize]
+        &texts[self.text.start as usize..self.text.end as usize]
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use api::route::{Payload, Route, RouteError, check_routes};
 
 use crate::encode::EncodeError;
-use crate::point::Kinds;
+use crate::point::Shared;
 pub use crate::point::{CompiledRoute, Message, Written};
 use crate::route::{Levels, Trie};
 
@@ -68,12 +68,12 @@ impl Table {
             // A message by alias means nothing without the birth that came before it.
             subscription.undivided |= matches!(route.payload, Payload::Sparkplug(_));
         }
-        let mut kinds = Kinds::default();
+        let mut shared = Shared::default();
         let compiled = routes
             .iter()
             .zip(&patterns)
             .map(|(route, pattern)| {
-                CompiledRoute::new(route, pattern.levels(), subscription_id(&pattern.filter()), &mut kinds)
+                CompiledRoute::new(route, pattern.levels(), subscription_id(&pattern.filter()), &mut shared)
             })
             .collect::<Result<Vec<_>, _>>()?;
         let identifiers = filters.values().map(|subscription| subscription.id).collect();

@@ -237,7 +237,7 @@ pub async fn ask_for_certificates(
     Ok(())
 }
 
-/// Writes a set of a pipeline once more, with another content.
+/// Writes a set of a pipeline, which is there, once more, with another content.
 ///
 /// # Errors
 /// If it could not be written.
@@ -245,12 +245,13 @@ pub async fn apply_again(
     client: &Client,
     cache: &Cache,
     plan: &Plan,
+    observed: &[StatefulSet],
     desired: &StatefulSet,
 ) -> Result<StatefulSet, ApplyError> {
     let absent_secrets = &BTreeSet::new();
     let mut pass =
         Pass { client, cache, pipeline: &plan.pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
-    pass.one(&[], desired).await
+    pass.one(observed, desired).await
 }
 
 /// A version that no object has, since the first change of etcd's is its second: an apply with it makes an object, and

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use kube::api::ListParams;
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::{Client, Config};
 use tokio::time::timeout;
@@ -62,6 +63,11 @@ pub fn client(config: &Config, fence: &Fence) -> kube::Result<Client> {
     let writes = Writes { inner: service, fence: fence.clone() };
     let few = ConcurrencyLimit::new(writes, AT_ONCE);
     Ok(ClientBuilder::new(few, config.default_namespace.clone()).build())
+}
+
+/// A list of what has this name: one object, or none. Who may list needs no right to get.
+pub(crate) fn by_name(name: &str) -> ListParams {
+    ListParams::default().fields(&format!("metadata.name={name}"))
 }
 
 /// Follows every write to its end, also when the pass that asked for it is dropped: who gives the Lease

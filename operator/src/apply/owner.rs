@@ -1,10 +1,10 @@
 //! Whose an object is: what is another's is not written.
 
-use kube::api::ListParams;
 use kube::{Resource, ResourceExt};
 
 use super::{ApplyError, Pass, write_error};
 use crate::cache::Cached;
+use crate::cluster::by_name;
 
 impl Pass<'_> {
     pub(super) fn owner_of<'k, K: Resource>(&self, live: &'k K) -> Option<&'k str> {
@@ -36,8 +36,7 @@ impl Pass<'_> {
         &self,
         name: &str,
     ) -> Result<(), ApplyError> {
-        let by_name = ListParams::default().fields(&format!("metadata.name={name}"));
-        let found = self.api::<K>().list_metadata(&by_name).await;
+        let found = self.api::<K>().list_metadata(&by_name(name)).await;
         let found = found.map_err(|source| write_error::<K>("list", name, source))?;
         let Some(live) = found.items.first() else { return Ok(()) };
         self.check_owner(live)?;

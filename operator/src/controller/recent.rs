@@ -32,18 +32,13 @@ impl<T: Clone> Recent<T> {
 
     /// What happened within this time.
     pub(super) fn within(&self, name: &str, time: Duration) -> Option<T> {
-        self.find(name, time, |_| true)
-    }
-
-    /// What happened a moment ago, if it is of interest.
-    pub(super) fn latest(&self, name: &str, is_of_interest: impl FnOnce(&T) -> bool) -> Option<T> {
-        self.find(name, MEMORY, is_of_interest)
-    }
-
-    fn find(&self, name: &str, time: Duration, is_of_interest: impl FnOnce(&T) -> bool) -> Option<T> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, what) = known.get(name).filter(|(then, _)| then.elapsed() < time)?;
-        is_of_interest(what).then(|| what.clone())
+        known.get(name).filter(|(then, _)| then.elapsed() < time).map(|(_, what)| what.clone())
+    }
+
+    /// What happened a moment ago.
+    pub(super) fn latest(&self, name: &str) -> Option<T> {
+        self.within(name, MEMORY)
     }
 }
 

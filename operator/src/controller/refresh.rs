@@ -128,7 +128,7 @@ async fn refresh_bridges(
     if kept < running {
         tracing::info!(set = objects.stateful_set.name_any(), bridges = kept, "scaling down");
         let smaller = of_size(kept, objects.stateful_set.clone());
-        apply_again(&context.client, &context.cache, plan, &smaller).await?;
+        apply_again(&context.client, &context.cache, plan, applied.bridge.as_slice(), &smaller).await?;
     }
     let heard = answers.iter_mut().filter_map(|answer| answer.heard.take()).collect();
     let mut parts: Vec<Part> = answers.into_iter().map(|answer| answer.part).collect();

@@ -6,13 +6,14 @@ use std::time::Duration;
 use api::iotpipeline::{IoTPipeline, IoTPipelineStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 
 use super::answers::{answer, describe};
 use super::{Context, Error, events};
 use crate::apply::{ApplyError, FIELD_MANAGER};
+use crate::cluster::by_name;
 use crate::observe::ObserveError;
 use crate::plan::{Plan, expiries, given_secrets};
 use crate::status::{Facts, status};
@@ -74,8 +75,8 @@ async fn write_status(
 
 /// The pipeline as it is, unless it has gone. By a list, which the operator may have anyway.
 async fn fresh(api: &Api<IoTPipeline>, pipeline: &IoTPipeline) -> Result<Option<IoTPipeline>, Error> {
-    let by_name = ListParams::default().fields(&format!("metadata.name={}", pipeline.name_any()));
-    let found = api.list(&by_name).await.map_err(|source| Error::Status(Box::new(source)))?;
+    let found =
+        api.list(&by_name(&pipeline.name_any())).await.map_err(|source| Error::Status(Box::new(source)))?;
     Ok(found.items.into_iter().find(|fresh| fresh.uid() == pipeline.uid()))
 }
 

@@ -10,26 +10,25 @@ use crate::cache::version;
 
 /// By a pipeline's uid, the version that it had with this status.
 #[derive(Default)]
-pub(super) struct Told(Recent<(u64, IoTPipelineStatus)>);
+pub(super) struct Told(Recent<Arc<(u64, IoTPipelineStatus)>>);
 
 impl Told {
     /// Its status was written, and this is what the API server answered.
     pub(super) fn note(&self, written: IoTPipeline) {
         if let (Some(uid), Some(version), Some(status)) = (written.uid(), version(&written), written.status) {
-            self.0.note(uid, (version, status));
+            self.0.note(uid, Arc::new((version, status)));
         }
     }
 
     /// The pipeline with the newest status that is known.
     pub(super) fn newest(&self, pipeline: Arc<IoTPipeline>) -> Arc<IoTPipeline> {
-        let known = version(pipeline.as_ref());
-        let is_newer = |(told, _): &(u64, _)| known.is_some_and(|known| known < *told);
-        match pipeline.uid().and_then(|uid| self.0.latest(&uid, is_newer)) {
+        let told = pipeline.uid().and_then(|uid| self.0.latest(&uid));
+        match told.filter(|told| version(pipeline.as_ref()).is_some_and(|known| known < told.0)) {
             None => pipeline,
-            Some((version, status)) => {
+            Some(told) => {
                 let mut newest = Arc::unwrap_or_clone(pipeline);
-                newest.metadata.resource_version = Some(version.to_string());
-                newest.status = Some(status);
+                newest.metadata.resource_version = Some(told.0.to_string());
+                newest.status = Some(told.1.clone());
                 Arc::new(newest)
             }
         }
