@@ -317,8 +317,8 @@ impl Pass<'_> {
         let is_credential = K::kind(&()) == "Secret" && self.absent_secrets.contains(&name);
         let patched = match self.write::<K>(&name, &wanted).await {
             Err(kube::Error::Api(refusal)) if refusal.code == 409 && live.is_none() && !is_credential => {
-                self.check_unlabelled::<K>(&name).await?;
-                wanted["metadata"].as_object_mut().and_then(|metadata| metadata.remove("resourceVersion"));
+                let version = self.version_of_unlabelled::<K>(&name).await?;
+                wanted["metadata"]["resourceVersion"] = version.as_deref().unwrap_or(NO_VERSION).into();
                 self.write(&name, &wanted).await
             }
             written => written,

@@ -204,7 +204,13 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
     let pipeline = context.told.newest(pipeline);
     let mut turn = Turn::take(&context.turns).await;
     let started = Instant::now();
-    let result = match tokio::time::timeout(PASS_LIMIT, pass(&pipeline, &context, &mut turn)).await {
+    let told = async {
+        match pass(&pipeline, &context, &mut turn).await {
+            Err(error) => Err(tell(&context, &pipeline, error).await),
+            done => done,
+        }
+    };
+    let result = match tokio::time::timeout(PASS_LIMIT, told).await {
         Ok(result) => result,
         Err(_) => Err(Error::TooSlow),
     };
@@ -227,10 +233,7 @@ async fn pass(
         return report(context, pipeline, &Facts::Suspended).await.map(Some);
     }
     context.given.note(pipeline);
-    let observed = match observe(&context.client, &context.cache, pipeline).await {
-        Ok(observed) => observed,
-        Err(error) => return Err(tell(context, pipeline, error.into()).await),
-    };
+    let observed = observe(&context.client, &context.cache, pipeline).await?;
     let mut plan = match Plan::new(pipeline, &observed, &context.config) {
         Ok(plan) => plan,
         Err(refusal) => {
@@ -247,7 +250,7 @@ async fn pass(
     let applied = match apply(&context.client, &context.cache, &plan, &desired, &observed.children).await {
         Ok(applied) => applied,
         Err(error) if error.namespace_is_going() => return Ok(None),
-        Err(error) => return Err(tell(context, pipeline, error.into()).await),
+        Err(error) => return Err(error.into()),
     };
     let children = &observed.children;
     if plan.sleep.broker {
@@ -257,8 +260,10 @@ async fn pass(
     let refreshed = turn.unless_long(refreshed).await?;
     let dashboard = parts::dashboard(context, &plan, &database, &applied, children);
     let dashboard = turn.unless_long(dashboard).await;
+    let revokes_in = database.revokes_in;
     let facts = parts::facts(&plan, children, applied, database, refreshed.bridge, dashboard);
     let pause = report(context, pipeline, &facts).await?;
+    let pause = revokes_in.map_or(pause, |left| pause.min(left + Duration::from_secs(1)));
     follow::follow(context, pipeline, &plan, refreshed.heard);
     let pause = if refreshed.is_pending { refresh::TOUCH_AGAIN } else { pause };
     Ok(Some(before_expiry(pause, &plan, observed.now)))

@@ -2,6 +2,8 @@
 
 mod wire;
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use reqwest::{Client, Method};
 use serde::Deserialize;
@@ -28,7 +30,7 @@ struct Place<'a> {
 }
 
 /// For so many seconds a token that was replaced still holds, so that the part that has it can get the other.
-const GRACE: i64 = 600;
+const GRACE: u64 = 600;
 
 /// So many tokens that were replaced may hold at once. There are more only if the Secrets that are to have the new
 /// ones can't be written.
@@ -94,6 +96,8 @@ pub struct SetUp {
     pub restored: Option<String>,
     /// What had to be changed, for an event.
     pub changes: Vec<&'static str>,
+    /// How long a token that was replaced still holds, if there is one.
+    pub revokes_in: Option<Duration>,
 }
 
 impl InfluxDb {
@@ -163,7 +167,9 @@ impl InfluxDb {
             }
         }
         let restored = bucket.description.strip_prefix(RESTORED).map(Into::into);
-        Ok(SetUp { tokens, waits_for_restore: false, restored, changes })
+        let grace = [&bridge, &dashboard].map(|right| grace_left(&authorizations, right, place));
+        let revokes_in = grace.into_iter().flatten().filter(|left| !left.is_zero()).min();
+        Ok(SetUp { tokens, waits_for_restore: false, restored, changes, revokes_in })
     }
 
     /// Whether an external database takes points with this token: an empty write.
@@ -272,9 +278,7 @@ impl InfluxDb {
         changes: &mut Vec<&'static str>,
     ) -> Result<String, ApiError> {
         if let Some(token) = self.valid_token(authorizations, known, right, place).await? {
-            let age = |found: &Authorization| place.now.as_second() - found.made().as_second();
-            let mut current = authorizations.iter().filter(|found| found.is_for(right, place.bucket));
-            if current.any(|found| age(found) >= GRACE) {
+            if grace_left(authorizations, right, place).is_some_and(|left| left.is_zero()) {
                 for replaced in authorizations.iter().filter(|found| right.replaces(found)) {
                     changes.push("revoked a token that was replaced");
                     self.revoke(replaced).await?;
@@ -379,6 +383,14 @@ impl InfluxDb {
     async fn send(&self, what: &'static str, request: reqwest::RequestBuilder) -> Result<String, ApiError> {
         http::send(&self.url, what, request).await
     }
+}
+
+/// For how long tokens for this purpose still hold that were replaced, if there are any.
+fn grace_left(authorizations: &[Authorization], right: &Right, place: Place<'_>) -> Option<Duration> {
+    authorizations.iter().find(|found| right.replaces(found))?;
+    let current = authorizations.iter().filter(|found| found.is_for(right, place.bucket));
+    let age = current.map(|found| place.now.as_second() - found.made().as_second()).max().unwrap_or_default();
+    Some(Duration::from_secs(GRACE.saturating_sub_signed(age)))
 }
 
 fn retention_rules(seconds: i64) -> Value {

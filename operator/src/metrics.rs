@@ -147,7 +147,8 @@ impl Metrics {
 
     /// How long no pass has ended, if there is a pipeline that should have had one.
     pub fn idle(&self) -> Option<Duration> {
-        let has_work = self.stores().iter().any(|store| !store.is_empty());
+        let has_pass = |pipeline: &IoTPipeline| pipeline.metadata.deletion_timestamp.is_none();
+        let has_work = self.stores().iter().any(|store| store.find(has_pass).is_some());
         let last = *self.last_pass.lock().unwrap_or_else(PoisonError::into_inner);
         has_work.then(|| last.elapsed())
     }

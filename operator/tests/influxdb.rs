@@ -277,7 +277,7 @@ async fn what_went_wrong_is_told_without_the_token() {
 async fn a_token_that_is_replaced_holds_for_ten_minutes_more() {
     for tells in [true, false] {
         let (fake, url) = start(Fake { tells, ..Fake::default() }).await;
-        let first = set_up(&url, Tokens::default()).await.tokens;
+        let first = set_up(&url, Tokens::default()).await;
         let rotated = |known: Tokens, now: &str| Wanted {
             rotated: Tokens { bridge: Some("2026-01-01T00:00:00Z spring".into()), dashboard: None },
             now: now.parse().expect("a time"),
@@ -286,15 +286,17 @@ async fn a_token_that_is_replaced_holds_for_ten_minutes_more() {
         let turn = async |known, now| {
             database(&url, "admin").set_up(&rotated(known, now)).await.expect("the database is set up")
         };
-        let second = turn(first.clone(), NOW).await;
+        let second = turn(first.tokens.clone(), NOW).await;
         assert_eq!(second.changes, ["created a token"]);
-        assert_ne!(second.tokens.bridge, first.bridge);
-        assert_eq!(second.tokens.dashboard, first.dashboard);
+        assert_ne!(second.tokens.bridge, first.tokens.bridge);
+        assert_eq!(second.tokens.dashboard, first.tokens.dashboard);
         let third = turn(second.tokens.clone(), "2026-01-01T00:09:59Z").await;
         assert!(third.changes.is_empty() && third.tokens == second.tokens, "{:?}", third.changes);
         let last = turn(second.tokens.clone(), "2026-01-01T00:10:00Z").await;
         assert_eq!(last.changes, ["revoked a token that was replaced"]);
         assert!(last.tokens == second.tokens);
+        let seconds = |set_up: &SetUp| set_up.revokes_in.map(|left| left.as_secs());
+        assert_eq!([&first, &second, &third, &last].map(seconds), [None, Some(600), Some(1), None]);
         let left: Vec<Option<String>> = fake
             .lock()
             .expect("nobody panicked")
@@ -302,7 +304,7 @@ async fn a_token_that_is_replaced_holds_for_ten_minutes_more() {
             .iter()
             .map(|one| Some(one.2.clone()))
             .collect();
-        assert_eq!(left, [first.dashboard, second.tokens.bridge]);
+        assert_eq!(left, [first.tokens.dashboard, second.tokens.bridge]);
     }
 }
 

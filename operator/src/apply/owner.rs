@@ -31,17 +31,18 @@ impl Pass<'_> {
         owners.iter().any(|owner| owner.kind == ours.kind && owner.name == ours.name && owner.uid != ours.uid)
     }
 
-    /// Whether an object that no watch tells of, since it lacks the labels, may be written.
-    pub(super) async fn check_unlabelled<K: Cached + std::fmt::Debug>(
+    /// The version of an object that no watch tells of, since it lacks the labels, if it may be written; none if it has
+    /// gone again.
+    pub(super) async fn version_of_unlabelled<K: Cached + std::fmt::Debug>(
         &self,
         name: &str,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<Option<String>, ApplyError> {
         let found = self.api::<K>().list_metadata(&by_name(name)).await;
         let found = found.map_err(|source| write_error::<K>("list", name, source))?;
-        let Some(live) = found.items.first() else { return Ok(()) };
+        let Some(live) = found.items.first() else { return Ok(None) };
         self.check_owner(live)?;
         match self.owner_of(live) {
-            Some(_) => Ok(()),
+            Some(_) => Ok(live.resource_version()),
             None => Err(ApplyError::NameTaken { kind: K::kind(&()).into_owned(), name: name.into() }),
         }
     }

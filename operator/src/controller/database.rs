@@ -1,5 +1,7 @@
 //! The step between the plan and the objects: what the database lets the other parts do.
 
+use std::time::Duration;
+
 use api::iotpipeline::IoTPipeline;
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
@@ -21,11 +23,13 @@ pub(super) struct Access {
     pub(super) part: Part,
     /// Whether it waits for a backup to be restored, as far as that is known.
     waits_for_restore: Option<bool>,
+    /// How long a token that was replaced still holds, if there is one.
+    pub(super) revokes_in: Option<Duration>,
 }
 
 impl Access {
     fn new(tokens: Tokens, part: Part) -> Self {
-        Self { tokens, part, waits_for_restore: None }
+        Self { tokens, part, waits_for_restore: None, revokes_in: None }
     }
 
     /// Whether a backup is to be restored. While the database doesn't say, what has begun goes on.
@@ -103,7 +107,8 @@ async fn managed(
                 return Access { waits_for_restore: Some(true), ..Access::new(Tokens::default(), part) };
             }
             let part = Part::ready(set_up_as(plan.restore.as_ref(), set_up.restored.as_deref()));
-            Access { waits_for_restore: Some(false), ..Access::new(set_up.tokens, part) }
+            let revokes_in = set_up.revokes_in;
+            Access { waits_for_restore: Some(false), revokes_in, ..Access::new(set_up.tokens, part) }
         }
         Err(error) => {
             let mut message = error.to_string();
