@@ -11,7 +11,8 @@ use api::route::Route;
 use tokio::process::{Child, Command};
 
 use crate::conditions::{Probe, eventually};
-use crate::containers::{BUCKET, Container, Directory, ORGANIZATION, TOKEN, free_port};
+use crate::containers::{BUCKET, Container, ORGANIZATION, TOKEN};
+use crate::scratch::{Directory, free_port};
 use crate::{environment, http, process};
 
 /// The pipeline's name in dead-letter topics.

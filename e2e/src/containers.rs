@@ -1,9 +1,8 @@
 //! A real mosquitto and a real influxd in Docker, reached on 127.0.0.1 only; or as processes, where
 //! the environment names the programs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Once;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -13,6 +12,7 @@ use crate::conditions::eventually_true;
 use crate::environment::Image;
 use crate::influx::Influx;
 use crate::programs::Program;
+use crate::scratch::{Directory, free_port, unique};
 use crate::{environment, mqtt, process};
 
 /// The organization, the bucket and the administrator's token of each database that is made here.
@@ -334,65 +334,4 @@ pub async fn database() -> Result<(Container, Influx)> {
     eventually_true("the database answers", STARTS, async || influx.is_healthy().await).await?;
     let influx = Influx::set_up(container.port, ORGANIZATION, BUCKET, TOKEN).await?;
     Ok((container, influx))
-}
-
-/// A port that nobody listens on. Somebody could take it before it is used; Docker then says so.
-///
-/// # Errors
-/// If there is none.
-pub fn free_port() -> Result<u16> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
-    Ok(listener.local_addr()?.port())
-}
-
-fn unique(part: &str) -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("iotpipeline-e2e-{part}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// A directory for a test's files. Removed when dropped.
-pub struct Directory {
-    path: PathBuf,
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.path).ok();
-    }
-}
-
-impl Directory {
-    /// Makes a directory that nobody else uses.
-    ///
-    /// # Errors
-    /// If it can't be made.
-    pub fn new(part: &str) -> Result<Self> {
-        let path = std::env::temp_dir().join(unique(part));
-        std::fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
-        Ok(Self { path })
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The last lines of its file `log`; nothing if there is none.
-    pub fn log(&self, lines: usize) -> String {
-        let log = std::fs::read_to_string(self.path.join("log")).unwrap_or_default();
-        let all: Vec<&str> = log.lines().collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
-    }
-
-    /// Writes a file, as a whole or not at all, and returns its path.
-    ///
-    /// # Errors
-    /// If it can't be written.
-    pub fn write(&self, name: &str, content: &str) -> Result<PathBuf> {
-        let path = self.path.join(name);
-        let new = self.path.join(format!(".{name}.new"));
-        std::fs::write(&new, content).with_context(|| new.display().to_string())?;
-        std::fs::rename(&new, &path)?;
-        Ok(path)
-    }
 }

@@ -4,7 +4,8 @@
 use anyhow::Result;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-use crate::containers::{Container, broker_with, free_port};
+use crate::containers::{Container, broker_with};
+use crate::scratch::free_port;
 
 /// The name in the certificate that the broker takes for a user.
 pub const USER: &str = "plant";

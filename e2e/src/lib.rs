@@ -13,7 +13,7 @@
 //! `leaks` (what is secret, looked for where it doesn't belong), `api_proxy` and `convergence` (faults between
 //! operator and API server, and what there is in the end),
 //! `grafana` (Grafana's API, or its stand-in's), `stand_in` (the stand-in as a process), `plot` (curves
-//! in a terminal); `http` and `process` serve the others.
+//! in a terminal); `http`, `process` and `scratch` serve the others.
 
 pub mod api_proxy;
 pub mod bench;
@@ -44,6 +44,7 @@ pub mod process;
 pub mod programs;
 pub mod publisher;
 pub mod replica;
+pub mod scratch;
 pub mod soak;
 pub mod stage;
 pub mod stand_in;

@@ -6,9 +6,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::conditions::eventually_true;
-use crate::containers::{Directory, free_port};
 use crate::control_plane::{ControlPlane, User};
 use crate::programs::Program;
+use crate::scratch::{Directory, free_port};
 use crate::stage::Stage;
 use crate::{environment, http};
 

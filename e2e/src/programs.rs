@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
-use crate::containers::Directory;
 use crate::process;
+use crate::scratch::Directory;
 
 /// A server as a process. Killed when dropped.
 pub struct Program {

@@ -7,8 +7,8 @@ use kube::config::Kubeconfig;
 use serde_json::json;
 
 use crate::conditions::eventually_true;
-use crate::containers::{Directory, free_port};
 use crate::programs::Program;
+use crate::scratch::{Directory, free_port};
 use crate::{environment, http};
 
 const STARTS: Duration = Duration::from_secs(30);

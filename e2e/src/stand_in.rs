@@ -8,10 +8,10 @@ use anyhow::{Context, Result, bail};
 use tokio::process::{Child, Command};
 
 use crate::conditions::eventually_true;
-use crate::containers::{Directory, free_port};
 use crate::environment::repository;
 use crate::grafana::Grafana;
 use crate::http;
+use crate::scratch::{Directory, free_port};
 
 /// The administrator's password.
 pub const PASSWORD: &str = "for-one-test";

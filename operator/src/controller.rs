@@ -206,6 +206,7 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
     let started = Instant::now();
     let told = async {
         match pass(&pipeline, &context, &mut turn).await {
+            Err(Error::Apply(error)) if error.namespace_is_going() => Ok(None),
             Err(error) => Err(tell(&context, &pipeline, error).await),
             done => done,
         }
@@ -247,11 +248,7 @@ async fn pass(
     // A database that has its bucket is not restored.
     plan.restore = plan.restore.filter(|_| database.is_restored(&observed.children));
     let desired = resources::desired(&plan, &database.tokens);
-    let applied = match apply(&context.client, &context.cache, &plan, &desired, &observed.children).await {
-        Ok(applied) => applied,
-        Err(error) if error.namespace_is_going() => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    let applied = apply(&context.client, &context.cache, &plan, &desired, &observed.children).await?;
     let children = &observed.children;
     if plan.sleep.broker {
         return report(context, pipeline, &parts::asleep(&plan, children)).await.map(Some);

@@ -145,11 +145,15 @@ impl Metrics {
             })
     }
 
-    /// How long no pass has ended, if there is a pipeline that should have had one.
+    /// How long no pass has ended, if there is a pipeline that should have had one. Time without any doesn't count, as
+    /// long as this is asked now and then.
     pub fn idle(&self) -> Option<Duration> {
         let has_pass = |pipeline: &IoTPipeline| pipeline.metadata.deletion_timestamp.is_none();
         let has_work = self.stores().iter().any(|store| store.find(has_pass).is_some());
-        let last = *self.last_pass.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last_pass.lock().unwrap_or_else(PoisonError::into_inner);
+        if !has_work {
+            *last = Instant::now();
+        }
         has_work.then(|| last.elapsed())
     }
 

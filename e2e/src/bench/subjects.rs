@@ -9,9 +9,10 @@ use tokio::process::{Child, Command};
 use crate::bench::floor::{Counted, Task};
 use crate::bench::rows::{Payload, Row};
 use crate::bridge_process::Bridge;
-use crate::containers::{BUCKET, Directory, ORGANIZATION, TOKEN};
+use crate::containers::{BUCKET, ORGANIZATION, TOKEN};
 use crate::environment::{repository, telegraf};
 use crate::programs::Program;
+use crate::scratch::Directory;
 
 /// As the operator writes it into the bridge's configuration.
 const RECEIVE_MAXIMUM: u16 = 10_000;

@@ -21,9 +21,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::conditions::eventually_true;
-use crate::containers::{Directory, free_port};
 use crate::environment;
 use crate::programs::Program;
+use crate::scratch::{Directory, free_port};
 
 const STARTS: Duration = Duration::from_secs(60);
 

@@ -24,9 +24,9 @@ use super::settled::{is_quiet, settled};
 use super::tally::Tally;
 use crate::bench::usage::{memory, peak_memory};
 use crate::conditions::eventually_true;
-use crate::containers::{Directory, free_port};
 use crate::control_plane::{ControlPlane, User, apply};
 use crate::programs::Program;
+use crate::scratch::{Directory, free_port};
 use crate::stage::Stage;
 use crate::{environment, http};
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use iotpipeline_e2e::conditions::{Probe, eventually, eventually_true};
-use iotpipeline_e2e::containers::{BUCKET, Container, Directory, ORGANIZATION, TOKEN, database, free_port};
+use iotpipeline_e2e::containers::{BUCKET, Container, ORGANIZATION, TOKEN, database};
 use iotpipeline_e2e::fault_proxy::{End, FaultProxy, Flow};
 use iotpipeline_e2e::influx::Influx;
 use iotpipeline_e2e::programs::Program;
+use iotpipeline_e2e::scratch::{Directory, free_port};
 use iotpipeline_e2e::{environment, http};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};

@@ -113,7 +113,10 @@ pub(super) fn before_expiry(pause: Duration, plan: &Plan, now: jiff::Timestamp) 
 /// Reports a failure that doesn't go away by itself. The pass comes again in any case.
 pub(super) async fn tell(context: &Context, pipeline: &IoTPipeline, error: Error) -> Error {
     let Some(facts) = to_tell(&error) else { return error };
-    report(context, pipeline, &facts).await.err().unwrap_or(error)
+    if let Err(untold) = report(context, pipeline, &facts).await {
+        tracing::warn!(pipeline = super::key(pipeline), error = %describe(&untold), "a failure could not be told");
+    }
+    error
 }
 
 /// Failures that go away by themselves are not the user's business; the others are.
