@@ -16,15 +16,15 @@ pub(crate) const BRIDGE: &str = "iotpipeline-bridge";
 /// Another.
 pub(crate) const OPERATOR: &str = "iotpipeline-operator";
 
-/// Compiles one of them, and this program of `e2e`.
+/// Compiles one of them, and this program of `e2e`: each by itself, since what is compiled together has the features of
+/// dependencies that any of it asks for.
 pub(crate) fn compile(context: &Context, name: &str, tried: &str, log: &Log) -> Result<Outcome> {
     let paths = &context.paths;
-    let mut build = cargo(paths);
-    build.args(["build", "--release", "--package", tried, "--package", "iotpipeline-e2e"]);
-    build.args(["--bin", tried, "--bin", name, "--target-dir"]);
     let target = paths.cache.join("cargo");
-    log.run(build.arg(&target))?;
-    for compiled in [tried, name] {
+    for (package, compiled) in [(tried, tried), ("iotpipeline-e2e", name)] {
+        let mut build = cargo(paths);
+        build.args(["build", "--release", "--package", package, "--bin", compiled, "--target-dir"]);
+        log.run(build.arg(&target))?;
         let program = program(context, name, compiled);
         std::fs::create_dir_all(program.parent().ok_or("a program without a folder")?)?;
         // Copies: the next one to compile may be another checkout.
