@@ -139,6 +139,8 @@ impl Journal {
             "cannot remember times of reception, so what is in flight when the bridge is killed is stored \
              twice: {error}"
         );
+        // What is in it is of now. The next process must not take it for what it will have seen.
+        drop(std::fs::remove_file(&self.path));
     }
 }
 
@@ -241,6 +243,20 @@ mod tests {
         let (_, found) = directory.open();
         assert_eq!(contents(&found), contents(&stamps));
         assert_eq!(found.next_position(), 5);
+    }
+
+    #[test]
+    fn what_could_not_be_written_any_more_is_not_believed_by_the_next_process() {
+        let directory = Directory::new("stale");
+        let (mut journal, mut stamps) = directory.open();
+        stamps.connected(false);
+        receive(&mut stamps, 3);
+        journal.save(&stamps);
+        journal.file = Some(File::open(&journal.path).expect("it is there, to be read"));
+        receive(&mut stamps, 2);
+        journal.save(&stamps);
+        let (_, found) = directory.open();
+        assert_eq!(contents(&found), []);
     }
 
     #[test]

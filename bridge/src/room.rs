@@ -43,6 +43,11 @@ impl Room {
         self.left_behind = false;
     }
 
+    /// Whether a message was left with the broker, which has to come again.
+    pub fn has_left_some(&self) -> bool {
+        self.left_behind
+    }
+
     /// Whether messages are to stay unread.
     pub fn is_full(&self, acks: &Acks, awaits_answer: bool) -> bool {
         !self.has_some(acks) && !awaits_answer && !self.left_behind

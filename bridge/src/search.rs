@@ -144,6 +144,8 @@ impl<'b> Search<'b> {
     /// Places of the points that the database refuses, in order, and why; and what is known now.
     pub fn end(mut self) -> (Vec<(usize, String)>, Known) {
         self.refused.sort_unstable();
+        // One line that the database quotes twice is in two places, each of which was named twice.
+        self.refused.dedup_by_key(|(place, _)| *place);
         (self.refused, self.known)
     }
 

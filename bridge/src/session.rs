@@ -44,6 +44,8 @@ pub struct Session {
     table: Arc<Table>,
     /// The routes before the last change: what the broker had queued for one that has gone is stored by it.
     retired: Option<Arc<Table>>,
+    /// Messages below this position were received while it was in effect, or one before it.
+    retired_until: u64,
     intake: Intake,
     stamps: Stamps,
     acks: Acks,
@@ -80,6 +82,7 @@ impl Session {
             own_letters: loaded.config.dead_letter_topic(""),
             table: Arc::clone(&loaded.table),
             retired: None,
+            retired_until: 0,
             intake: Intake::new(loaded.config.max_message_size),
             stamps,
             acks: Acks::default(),
@@ -177,6 +180,7 @@ impl Session {
         let before = std::mem::replace(&mut self.table, Arc::clone(&loaded.table));
         if changes_routes {
             self.retired = Some(before);
+            self.retired_until = self.stamps.next_position();
         }
         let tables: Vec<&Table> =
             [Some(&self.table), self.retired.as_ref()].into_iter().flatten().map(Arc::as_ref).collect();
@@ -226,7 +230,8 @@ impl Session {
 
     /// Whether this bridge was told to leave, and nothing is held for it any more.
     pub fn has_left(&self) -> bool {
-        self.leave.as_ref().is_some_and(Leave::is_over)
+        let is_over = self.leave.as_ref().is_some_and(Leave::is_over);
+        is_over && !self.draining && !self.room.has_left_some()
     }
 
     /// Whether nothing waits for the broker's answer.
@@ -334,26 +339,29 @@ impl Session {
             (self.acks.next(), received.stamp, received.repeated, received.position)
         };
         let canary = self.canary.as_ref().and_then(|canary| canary.table(publish.topic));
-        // The routes that remain have copies of their own, if their filters overlap with the one that has gone.
+        // The routes that remain have copies of their own, if their filters overlap with the one that has gone. What is
+        // repeated makes the points that it made.
         let ids = publish.subscriptions.ids();
-        let is_for_retired = |retired: &&Arc<Table>| !self.table.knows(ids) && retired.knows(ids);
-        let gone = self.retired.as_ref().filter(|retired| canary.is_none() && is_for_retired(retired));
-        let mut by_retired = gone.is_some();
-        let table = canary.as_ref().or(gone).unwrap_or(&self.table);
+        let was_before = repeated && position < self.retired_until;
+        let is_for_retired =
+            |retired: &&Arc<Table>| was_before || !self.table.knows(ids) && retired.knows(ids);
+        let retired = self.retired.as_ref().filter(|retired| canary.is_none() && is_for_retired(retired));
+        let mut by_retired = retired.is_some();
+        let table = canary.as_ref().or(retired).unwrap_or(&self.table);
         let is_own = self.is_own_letter(publish.topic);
         let mut taken = match is_own {
             false => self.intake.accept(publish, stamp, repeated, sequence, table, batches),
             true => Taken::default(),
         };
         if canary.is_none()
-            && !by_retired
             && !taken.is_routed()
             && !is_own
             && !taken.dropped
             && let Some(retired) = &self.retired
         {
-            taken = self.intake.accept(publish, stamp, repeated, sequence, retired, batches);
-            by_retired = taken.is_routed();
+            let other = if by_retired { &self.table } else { retired };
+            taken = self.intake.accept(publish, stamp, repeated, sequence, other, batches);
+            by_retired ^= taken.is_routed();
         }
         if canary.is_some() {
             // What isn't a number is not the bridge's.

@@ -58,6 +58,8 @@ impl State {
                 "cannot remember subscriptions, so a route that is removed while the bridge is down \
                  stays subscribed: {error}"
             );
+            // What is in the file is no longer so.
+            drop(std::fs::remove_file(&self.path));
         }
         self.saved = Some(remembered);
     }

@@ -46,7 +46,8 @@ pub struct Subscriber {
     held_changed: bool,
     granted: BTreeMap<String, Subscription>,
     refused: BTreeMap<String, Refused>,
-    subscribing: HashMap<u16, (String, Subscription)>,
+    /// What was asked for and not answered; nothing, where its end was asked for meanwhile.
+    subscribing: HashMap<u16, Option<(String, Subscription)>>,
     unsubscribing: HashMap<u16, String>,
     /// What was granted lately, and after how many answers it is certain.
     settling: VecDeque<(u64, String, u8)>,
@@ -169,7 +170,7 @@ impl Subscriber {
             .wanted
             .iter()
             .filter(|(filter, subscription)| self.granted.get(*filter) != Some(subscription))
-            .filter(|(filter, _)| !self.subscribing.values().any(|(asked, _)| asked == *filter))
+            .filter(|(filter, _)| !self.subscribing.values().flatten().any(|(asked, _)| asked == *filter))
             .filter(|(filter, _)| self.refused.get(*filter).is_none_or(|refused| refused.again <= now))
             .map(|(filter, subscription)| (filter.clone(), *subscription))
             .collect();
@@ -179,7 +180,7 @@ impl Subscriber {
             if self.held.get(&filter) != Some(&Some(subscription.qos)) {
                 self.held_mut().insert(filter.clone(), None);
             }
-            self.subscribing.insert(packet_id, (filter, subscription));
+            self.subscribing.insert(packet_id, Some((filter, subscription)));
         }
         // What another filter includes goes when that one is granted, and not before.
         let is_wanted = |filter: &String| {
@@ -195,13 +196,19 @@ impl Subscriber {
             unsubscribe.pkid = packet_id;
             self.version.write(Packet::Unsubscribe(unsubscribe), out).expect("a filter fits into a packet");
             self.granted.remove(&filter);
+            // The broker grants what was asked for before, and ends it then.
+            let is_ended = |asked: &&mut Option<(String, Subscription)>| {
+                asked.as_ref().is_some_and(|(asked, _)| *asked == filter)
+            };
+            self.subscribing.values_mut().filter(is_ended).for_each(|asked| *asked = None);
             self.unsubscribing.insert(packet_id, filter);
         }
     }
 
     /// The broker answered a subscription. True if it was ours.
     pub fn suback(&mut self, answer: &SubAck, now: Instant) -> bool {
-        let Some((filter, subscription)) = self.subscribing.remove(&answer.pkid) else { return false };
+        let Some(asked) = self.subscribing.remove(&answer.pkid) else { return false };
+        let Some((filter, subscription)) = asked else { return true };
         match answer.return_codes.first() {
             Some(SubscribeReasonCode::Success(granted)) => {
                 if (*granted as u8) < subscription.qos {

@@ -39,10 +39,15 @@ fn line(kind: Kind, place: usize) -> String {
 }
 
 fn batch(kinds: &[Kind]) -> Batch {
+    let lines: Vec<_> = kinds.iter().enumerate().map(|(place, kind)| line(*kind, place)).collect();
+    batch_of(&lines)
+}
+
+fn batch_of(lines: &[String]) -> Batch {
     let (mut batches, table) = (Batches::default(), Arc::default());
-    for (place, kind) in kinds.iter().enumerate() {
+    for line in lines {
         let batch = batches.open(&table);
-        batch.lines_mut().extend_from_slice(line(*kind, place).as_bytes());
+        batch.lines_mut().extend_from_slice(line.as_bytes());
         batch.push(Sequence::NONE, 0, b"t", b"p");
     }
     batches.take().expect("a batch")
@@ -142,6 +147,13 @@ fn reason(line: &str, time: i64) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+#[test]
+fn a_line_that_the_database_quotes_twice_is_refused_once_in_each_of_its_places() {
+    let lines = [line(Kind::Broken, 0), line(Kind::Broken, 0), line(Kind::Good, 1), line(Kind::Text, 2)];
+    let refused = Database::default().store(&batch_of(&lines), &mut Known::default());
+    assert_eq!(refused.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [0, 1, 3]);
 }
 
 /// 5,000 points, of which 50 are of these kinds.

@@ -69,6 +69,32 @@ async fn a_resumed_session_is_freed_of_what_is_not_wanted_any_more() {
 }
 
 #[tokio::test]
+async fn a_filter_that_is_wanted_again_is_asked_for_again_though_the_first_answer_came_late() {
+    let granted = SubscribeReasonCode::Success(QoS::AtLeastOnce);
+    for is_answered_before in [true, false] {
+        let mut subscriber = Subscriber::default();
+        subscriber.connect(Version::V5, true, false);
+        subscriber.want(&filters(&[("a", 1)]));
+        assert_eq!(write(&mut subscriber, Instant::now()), [(8, 1)]);
+        subscriber.want(&filters(&[]));
+        assert_eq!(write(&mut subscriber, Instant::now()), [(10, 2)]);
+        if is_answered_before {
+            grant(&mut subscriber, 1, granted);
+        }
+        subscriber.want(&filters(&[("a", 1)]));
+        let again = if is_answered_before { 1 } else { 3 };
+        assert_eq!(write(&mut subscriber, Instant::now()), [(8, again)]);
+        if !is_answered_before {
+            grant(&mut subscriber, 1, granted);
+        }
+        assert!(subscriber.unsuback(&UnsubAck { pkid: 2, reasons: Vec::new(), properties: None }));
+        assert!(!subscriber.is_complete(), "what was granted has ended since");
+        grant(&mut subscriber, again, granted);
+        assert!(subscriber.is_complete());
+    }
+}
+
+#[tokio::test]
 async fn a_refused_filter_is_asked_for_again_later() {
     let mut subscriber = Subscriber::default();
     subscriber.connect(Version::V5, true, false);

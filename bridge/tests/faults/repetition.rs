@@ -71,6 +71,24 @@ async fn equal_messages_of_a_new_session_are_new() {
     assert_eq!(influx.points(), [POINT; 6]);
 }
 
+#[tokio::test]
+async fn what_comes_again_after_its_route_was_changed_makes_the_point_that_it_made() {
+    let (broker, influx, bridge) = start(NUMBERS).await;
+    let mut peer = broker.accept(false, &["n/+"]).await;
+    let before = bridge.status("ready", |status| status.ready()).await;
+    influx.open(false);
+    publish(&mut peer, 1..=2).await;
+    influx.asked(1).await;
+    bridge.set_routes(&NUMBERS.replace("numbers", "figures"));
+    bridge.status("the new hash", |status| status.config_hash != before.config_hash).await;
+    drop(peer);
+    let mut peer = broker.accept(true, &["n/+"]).await;
+    publish(&mut peer, 1..=3).await;
+    influx.open(true);
+    assert_eq!(peer.acknowledged(3).await, [1, 2, 3]);
+    assert_eq!(influx.points(), [POINT, POINT, "figures,x=a value=1"]);
+}
+
 /// mosquitto counts packet ids from 1 again when it restarts with nothing in flight.
 #[tokio::test]
 async fn an_equal_message_under_a_packet_id_that_the_broker_has_settled_is_new() {
