@@ -33,8 +33,10 @@ pub fn of_deployment(component: Component, deployment: Option<&Deployment>, chil
     let status = deployment.status.clone().unwrap_or_default();
     let wanted = deployment.spec.replicas.unwrap_or(1);
     let is_current = status.observed_generation >= deployment.metadata.generation;
-    let is_ready =
-        status.updated_replicas.unwrap_or(0) >= wanted && status.ready_replicas.unwrap_or(0) >= wanted;
+    let updated = status.updated_replicas.unwrap_or(0);
+    // The pod of before is there until the new one is ready, and counts as a ready one.
+    let is_only = status.replicas.unwrap_or(0) <= updated;
+    let is_ready = updated >= wanted && status.ready_replicas.unwrap_or(0) >= wanted && is_only;
     let refused = status.conditions.unwrap_or_default().into_iter().find(|condition| {
         condition.type_.as_deref() == Some("ReplicaFailure") && condition.status.as_deref() == Some("True")
     });

@@ -7,7 +7,7 @@ use iotpipeline_operator::observe::Children;
 use iotpipeline_operator::resources::names::Component;
 use iotpipeline_operator::status::{Backup, Facts, Part, Parts, of_bridge, status};
 use iotpipeline_operator::workload;
-use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -148,6 +148,28 @@ fn of_pod(status: &str) -> Part {
         Some(&set),
         &Children { pods: vec![pod], ..Children::default() },
     )
+}
+
+#[test]
+fn a_dashboard_whose_new_pod_can_not_start_is_not_ready_though_the_old_one_is() {
+    let dashboard = |counts: &str, image: &str| {
+        let deployment: Deployment = serde_saphyr::from_str(&format!(
+            "{{metadata: {{generation: 2}}, spec: {{replicas: 1, selector: {{}}, template: {{}}}}, \
+             status: {{observedGeneration: 2, {counts}}}}}"
+        ))
+        .expect("a deployment");
+        let pod: Pod = serde_saphyr::from_str(&format!(
+            "{{metadata: {{name: lab-dashboard-0, labels: {{app.kubernetes.io/component: dashboard}}}}, status: \
+             {{containerStatuses: [{{image: '{image}', imageID: '', name: grafana, ready: false, restartCount: 0, \
+             state: {{waiting: {{reason: ImagePullBackOff, message: not found}}}}}}]}}}}"
+        ))
+        .expect("a pod");
+        let children = Children { pods: vec![pod], ..Children::default() };
+        workload::of_deployment(Component::Dashboard, Some(&deployment), &children)
+    };
+    let part = dashboard("replicas: 2, updatedReplicas: 1, readyReplicas: 1", "g:nope");
+    assert_eq!((part.ready, part.reason.as_str()), (false, "ImagePullBackOff"));
+    assert!(dashboard("replicas: 1, updatedReplicas: 1, readyReplicas: 1", "g:1").ready);
 }
 
 #[test]

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use api::bridge_status::BridgeStatus;
 use futures::future::try_join_all;
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, ResourceExt};
 use tokio::time::{Instant, sleep};
 
 use super::follow::Heard;
@@ -119,9 +121,10 @@ async fn refresh_bridges(
     answers.sort_by_key(|answer| answer.member);
     let Bridges { members, running, .. } = plan.bridges;
     let leaving = members..running;
+    let set = objects.stateful_set.name_any();
     let left = |member: &u32| {
         let says_so = answers.iter().any(|answer| answer.member == Some(*member) && answer.left);
-        says_so || never_started(pods, *member)
+        says_so || never_started(children, &set, *member)
     };
     // A set shrinks from its end.
     let kept = leaving.clone().rev().find(|member| !left(member)).map_or(members, |member| member + 1);
@@ -208,11 +211,23 @@ fn touched(hash: &str, count: u32) -> String {
     if count == 0 { hash.to_owned() } else { format!("{hash}-{count}") }
 }
 
-/// Whether this bridge's pod waits for a node, and so has never had a session.
-fn never_started(pods: &[Pod], member: u32) -> bool {
+/// Whether this bridge has never run, and so has had no session: its pod waits for a node, and is the first that its
+/// claim has seen. A pod that was made anew waits for a node too, and its session goes on at the broker.
+fn never_started(children: &Children, set: &str, member: u32) -> bool {
     let is_it = |pod: &&Pod| pod.labels().get(POD_INDEX).is_some_and(|index| *index == member.to_string());
-    let pod = pods_of(Component::Bridge, pods).find(is_it);
-    pod.is_some_and(|pod| pod.status.as_ref().is_none_or(|status| status.start_time.is_none()))
+    let Some(pod) = pods_of(Component::Bridge, &children.pods).find(is_it) else { return false };
+    let name = format!("data-{set}-{member}");
+    let Some(claim) = children.claims.iter().find(|claim| claim.name_any() == name) else { return false };
+    let waits = pod.status.as_ref().is_none_or(|status| status.start_time.is_none());
+    let has_volume = claim.spec.as_ref().is_some_and(|spec| spec.volume_name.is_some());
+    waits && (!has_volume || made_together(claim.meta(), pod.meta()))
+}
+
+/// Whether a set made the pod with its claim, which takes it a moment.
+fn made_together(claim: &ObjectMeta, pod: &ObjectMeta) -> bool {
+    let made = |meta: &ObjectMeta| meta.creation_timestamp.as_ref().map(|time| time.0);
+    let apart = made(claim).zip(made(pod)).map(|(claim, pod)| pod.duration_since(claim));
+    apart.is_some_and(|apart| apart.abs() <= SignedDuration::from_secs(2))
 }
 
 fn is_running(pod: &Pod) -> bool {
@@ -280,6 +295,36 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_bridge_has_never_run_only_if_its_pod_is_the_first_of_its_claim() {
+        let is_new = |pod: Option<&str>, started: bool, claim: Option<(&str, bool)>| {
+            let labels = json!({"app.kubernetes.io/component": "bridge", POD_INDEX: "1"});
+            let pod = pod.map(|made| {
+                let start = started.then_some("2026-01-01T00:00:09Z");
+                let metadata = json!({"name": "lab-bridge-1", "creationTimestamp": made, "labels": labels});
+                serde_json::from_value(json!({"metadata": metadata, "status": {"startTime": start}}))
+            });
+            let claim = claim.map(|(made, has_volume)| {
+                let metadata = json!({"name": "data-lab-bridge-1", "creationTimestamp": made});
+                let spec = json!({"volumeName": has_volume.then_some("v")});
+                serde_json::from_value(json!({"metadata": metadata, "spec": spec}))
+            });
+            let children = Children {
+                pods: pod.into_iter().collect::<Result<_, _>>().expect("a pod"),
+                claims: claim.into_iter().collect::<Result<_, _>>().expect("a claim"),
+                ..Children::default()
+            };
+            never_started(&children, "lab-bridge", 1)
+        };
+        let (then, later) = ("2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z");
+        assert!(is_new(Some(then), false, Some((then, false))), "its volume waits for a node too");
+        assert!(is_new(Some(then), false, Some((then, true))), "its volume is there, and no node has room");
+        assert!(is_new(Some(later), false, Some((then, false))), "made anew, and still without a volume");
+        assert!(!is_new(Some(later), false, Some((then, true))), "made anew: its node may have died");
+        assert!(!is_new(Some(then), true, Some((then, true))), "it runs");
+        assert!(!is_new(Some(then), false, None) && !is_new(None, false, Some((then, true))));
+    }
 
     #[test]
     fn a_pod_whose_files_have_not_changed_since_need_not_be_told_of_them() {
