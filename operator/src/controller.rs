@@ -204,16 +204,11 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
     let pipeline = context.told.newest(pipeline);
     let mut turn = Turn::take(&context.turns).await;
     let started = Instant::now();
-    let told = async {
-        match pass(&pipeline, &context, &mut turn).await {
-            Err(Error::Apply(error)) if error.namespace_is_going() => Ok(None),
-            Err(error) => Err(tell(&context, &pipeline, error).await),
-            done => done,
-        }
-    };
-    let result = match tokio::time::timeout(PASS_LIMIT, told).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::TooSlow),
+    let passed = tokio::time::timeout(PASS_LIMIT, pass(&pipeline, &context, &mut turn)).await;
+    let result = match passed.unwrap_or(Err(Error::TooSlow)) {
+        Err(Error::Apply(error)) if error.namespace_is_going() => Ok(None),
+        Err(error) => Err(tell(&context, &pipeline, error).await),
+        done => done,
     };
     context.passed.note(uid, generation);
     let outcome = if result.is_ok() { Outcome::Success } else { Outcome::Failure };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kube::core::Status;
+use tokio::time::error::Elapsed;
 
 /// An error with its causes. Of an answer of the API server, what it said; not the whole answer.
 pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
@@ -22,11 +23,24 @@ pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// What the API server answered, if this is its answer. The steps' errors have it in a box.
 pub(super) fn answer<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Status> {
-    let boxed = || error.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref);
-    match error.downcast_ref::<kube::Error>().or_else(boxed)? {
+    match of_client(error)? {
         kube::Error::Api(status) => Some(status),
         _ => None,
     }
+}
+
+/// Whether the API server could not be reached at all. One that takes too long for this may answer others.
+pub(super) fn is_unreachable(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = || std::iter::successors(Some(error), |error| error.source());
+    let is_of_connection =
+        |error: &kube::Error| matches!(error, kube::Error::Service(_) | kube::Error::HyperError(_));
+    causes().find_map(of_client).is_some_and(is_of_connection) && !causes().any(|cause| cause.is::<Elapsed>())
+}
+
+/// The error of the API server's client, if this is one.
+fn of_client<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e kube::Error> {
+    let boxed = || error.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref);
+    error.downcast_ref::<kube::Error>().or_else(boxed)
 }
 
 /// As long as an overloaded API server asks for.

@@ -9,8 +9,9 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
+use tokio::time::timeout;
 
-use super::answers::{answer, describe};
+use super::answers::{answer, describe, is_unreachable};
 use super::{Context, Error, events};
 use crate::apply::{ApplyError, FIELD_MANAGER};
 use crate::cluster::by_name;
@@ -20,6 +21,15 @@ use crate::status::{Facts, status};
 
 /// How often a status is written anew because the pipeline was another than known.
 const TRIES: u32 = 3;
+
+/// A failure that can't be told within this is told by a later pass.
+const TELLING: Duration = Duration::from_secs(10);
+
+/// So many failures in a row go away by themselves,
+const HICCUPS: u32 = 1;
+
+/// and so many, if each is because somebody else was faster.
+const CONFLICTS: u32 = 3;
 
 /// Writes the status if it changed, and tells what a user should know. Returns when to look again.
 pub(super) async fn report(
@@ -112,29 +122,160 @@ pub(super) fn before_expiry(pause: Duration, plan: &Plan, now: jiff::Timestamp) 
 
 /// Reports a failure that doesn't go away by itself. The pass comes again in any case.
 pub(super) async fn tell(context: &Context, pipeline: &IoTPipeline, error: Error) -> Error {
-    let Some(facts) = to_tell(&error) else { return error };
-    if let Err(untold) = report(context, pipeline, &facts).await {
-        tracing::warn!(pipeline = super::key(pipeline), error = %describe(&untold), "a failure could not be told");
-    }
+    let before = context.failures().get(&super::key(pipeline)).copied().unwrap_or(0);
+    let Some(facts) = to_tell(&error, before) else { return error };
+    let untold = match timeout(TELLING, report(context, pipeline, &facts)).await {
+        Ok(Ok(_)) => return error,
+        Ok(Err(untold)) => describe(&untold),
+        Err(late) => describe(&late),
+    };
+    tracing::warn!(pipeline = super::key(pipeline), error = %untold, "a failure could not be told");
     error
 }
 
-/// Failures that go away by themselves are not the user's business; the others are.
-fn to_tell(error: &Error) -> Option<Facts> {
+/// Failures that go away by themselves are not the user's business; the others are, and so are those that should have
+/// gone away and have not. So many passes in a row have failed before this one.
+fn to_tell(error: &Error, before: u32) -> Option<Facts> {
     let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let code = causes.find_map(answer).map(|answer| answer.code);
     let reason = match error {
         Error::Apply(ApplyError::NameTaken { .. }) | Error::Observe(ObserveError::NameTaken(_)) => {
             "NameTaken"
         }
         Error::Apply(ApplyError::StillGoing { .. }) => "WaitingForDeletion",
-        Error::Apply(_) | Error::Observe(_) => match causes.find_map(answer)?.code {
-            403 => "Forbidden",
+        Error::Apply(_) | Error::Observe(_) => match code {
+            Some(403) => "Forbidden",
             // Of what is to be made: the cluster doesn't have the kind.
-            404 if matches!(error, Error::Apply(_)) => "KindNotFound",
-            400 | 422 => "ObjectRefused",
-            _ => return None,
+            Some(404) if matches!(error, Error::Apply(_)) => "KindNotFound",
+            Some(400 | 422) => "ObjectRefused",
+            _ => return lasting(error, before, code == Some(409)),
         },
-        Error::Status(_) | Error::TooSlow => return None,
+        Error::Status(_) | Error::TooSlow => return lasting(error, before, false),
     };
     Some(Facts::Failed { reason: reason.into(), message: describe(error) })
+}
+
+/// What is told of a failure that has not gone away by itself. Bridges are not followed while passes fail, so it must
+/// not look as if all were well.
+fn lasting(error: &Error, before: u32, is_conflict: bool) -> Option<Facts> {
+    let patience = if is_conflict { CONFLICTS } else { HICCUPS };
+    // Who can't be reached takes no status either.
+    if before < patience || is_unreachable(error) {
+        return None;
+    }
+    let text = describe(error);
+    let what_to_do = match error {
+        Error::TooSlow => {
+            "see to the API server, the database and a Grafana outside of the cluster: one of them answers too \
+             slowly"
+        }
+        _ if is_conflict => "somebody else changes it again and again: see to who that is",
+        _ if text.contains("webhook") => "ask who runs that webhook",
+        _ => "if that lasts, see to the API server, and to the operator's log",
+    };
+    let reason = match error {
+        Error::Apply(_) => "WriteFailed",
+        Error::Observe(_) => "ReadFailed",
+        Error::TooSlow => "TooSlow",
+        Error::Status(_) => return None,
+    };
+    let message = format!("{text}: {what_to_do}; until a pass succeeds, how the parts are is not known");
+    Some(Facts::Failed { reason: reason.into(), message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(code: u16, message: &str) -> Box<kube::Error> {
+        let status = json!({"status": "Failure", "code": code, "reason": "x", "message": message});
+        Box::new(kube::Error::Api(serde_json::from_value(status).expect("a status")))
+    }
+
+    fn write(source: Box<kube::Error>) -> Error {
+        let (kind, name) = ("Service".into(), "lab-broker".into());
+        Error::Apply(ApplyError::Write { verb: "apply", kind, name, source })
+    }
+
+    fn read(source: Box<kube::Error>) -> Error {
+        Error::Observe(ObserveError::List { kind: "Secret".into(), source })
+    }
+
+    /// What is told of a failure after so many others.
+    fn told(error: &Error, before: u32) -> Option<(String, String)> {
+        match to_tell(error, before)? {
+            Facts::Failed { reason, message } => Some((reason, message)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn reason(error: &Error, before: u32) -> Option<String> {
+        told(error, before).map(|(reason, _)| reason)
+    }
+
+    #[test]
+    fn what_does_not_go_away_by_itself_is_told_at_once() {
+        let cases = [
+            (write(answered(403, "no")), "Forbidden"),
+            (read(answered(403, "no")), "Forbidden"),
+            (write(answered(404, "no")), "KindNotFound"),
+            (write(answered(422, "no")), "ObjectRefused"),
+            (Error::Observe(ObserveError::NameTaken("s".into())), "NameTaken"),
+        ];
+        for (error, expected) in cases {
+            for before in [0, 9] {
+                assert_eq!(reason(&error, before).as_deref(), Some(expected), "{error:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_should_have_gone_away_is_told_from_its_second_time_on() {
+        for code in [401, 429, 500, 503, 504] {
+            for (error, expected) in
+                [(write(answered(code, "no")), "WriteFailed"), (read(answered(code, "no")), "ReadFailed")]
+            {
+                let reasons = [0, 1, 30].map(|before| reason(&error, before));
+                assert_eq!(
+                    reasons,
+                    [None, Some(expected.to_owned()), Some(expected.to_owned())],
+                    "{error:?}"
+                );
+            }
+        }
+        assert_eq!([0, 1].map(|before| reason(&Error::TooSlow, before)), [None, Some("TooSlow".to_owned())]);
+        let unwritten = Error::Status(answered(500, "no"));
+        assert_eq!([0, 1, 30].map(|before| reason(&unwritten, before)), [None, None, None]);
+    }
+
+    #[test]
+    fn who_was_faster_a_few_times_is_nobody_s_business() {
+        let reasons = [0, 1, 2, 3].map(|before| reason(&write(answered(409, "no")), before));
+        assert_eq!(reasons, [None, None, None, Some("WriteFailed".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_is_away_is_not_told_and_one_that_hangs_is() {
+        let away = || Box::new(kube::Error::Service("connection refused".into()));
+        assert_eq!([write(away()), read(away())].map(|error| reason(&error, 30)), [None, None]);
+        let late = timeout(Duration::ZERO, std::future::pending::<()>()).await.expect_err("it is late");
+        let hangs = read(Box::new(kube::Error::Service(Box::new(late))));
+        assert_eq!([0, 1].map(|before| reason(&hangs, before)), [None, Some("ReadFailed".to_owned())]);
+    }
+
+    #[test]
+    fn what_is_told_of_a_lasting_failure_says_what_to_do() {
+        let message = |error: &Error, before| told(error, before).expect("it is told").1;
+        let webhook = write(answered(500, "failed calling webhook \"x\""));
+        let until = "until a pass succeeds, how the parts are is not known";
+        assert_eq!(
+            message(&webhook, 1),
+            format!(
+                "apply Service lab-broker: failed calling webhook \"x\": ask who runs that webhook; {until}"
+            )
+        );
+        assert!(message(&read(answered(500, "no")), 1).contains("see to the API server"));
+        assert!(message(&write(answered(409, "no")), 3).contains("somebody else changes it"));
+        assert!(message(&Error::TooSlow, 1).starts_with("give up after 45 s: see to"));
+    }
 }

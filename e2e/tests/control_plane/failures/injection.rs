@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use axum::http::StatusCode;
+use iotpipeline_e2e::conditions::eventually_true;
 use iotpipeline_e2e::control_plane::apply;
 use iotpipeline_e2e::stage::{Stage, Words, event};
 use jiff::Timestamp;
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Secret, Service};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -14,7 +16,7 @@ use kube::{Api, Client, Resource};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 
-use super::pipeline;
+use super::{PATIENCE, pipeline};
 
 /// Where a pipeline fails.
 pub(crate) struct Scene<'a> {
@@ -50,6 +52,8 @@ pub(super) enum Injection {
     TakenSecret(&'static str, Value),
     /// The spec becomes this.
     Spec(Value),
+    /// An admission webhook for new Services doesn't answer, and the broker's Service is deleted.
+    Webhook,
 }
 
 /// How long the certificate lasts that is to run out: until its pipeline is ready, and a bit longer.
@@ -99,6 +103,7 @@ impl Injection {
                 scene.api::<Secret>().delete("given", &DeleteParams::default()).await?;
             }
             Self::Expiry => return scene.expired().await,
+            Self::Webhook => return scene.webhook_breaks().await,
             Self::Taken(name, spec) => {
                 let service: Service = serde_json::from_value(json!({
                     "metadata": {"name": name}, "spec": {"ports": [{"port": 1}]},
@@ -157,6 +162,11 @@ impl Injection {
                 Ok(())
             }
             Self::Spec(_) => apply(client, pipeline(namespace, spec)).await.map(drop),
+            Self::Webhook => {
+                let webhooks: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
+                webhooks.delete(namespace, &DeleteParams::default()).await?;
+                Ok(())
+            }
         }
     }
 }
@@ -215,6 +225,42 @@ impl Scene<'_> {
         let status = json!({"status": {"hard": {"pods": "1"}, "used": {"pods": "4"}}});
         quotas.patch_status("none", &PatchParams::default(), &Patch::Merge(status)).await?;
         Ok(())
+    }
+
+    /// Lets a write be needed that a webhook without a server refuses, once the API server asks it.
+    async fn webhook_breaks(&self) -> Result<Instant> {
+        let Self { client, namespace, .. } = self;
+        let configuration = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": namespace},
+            "webhooks": [{
+                "name": "services.broken.example",
+                // Nobody listens there.
+                "clientConfig": {"url": "https://127.0.0.1:1/"},
+                "rules": [{
+                    "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["services"],
+                }],
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+                "failurePolicy": "Fail", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+                "timeoutSeconds": 1,
+            }],
+        });
+        apply(client, configuration).await?;
+        let services = self.api::<Service>();
+        let tried: Service =
+            serde_json::from_value(json!({"metadata": {"name": "tried"}, "spec": {"ports": [{"port": 1}]}}))?;
+        let trial = PostParams { dry_run: true, ..PostParams::default() };
+        eventually_true("the API server asks the webhook", PATIENCE, async || {
+            match services.create(&trial, &tried).await {
+                Ok(_) => Ok(false),
+                Err(kube::Error::Api(refusal)) => Ok(refusal.code == 500),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await?;
+        let start = Instant::now();
+        services.delete("lab-broker", &DeleteParams::default()).await?;
+        Ok(start)
     }
 
     /// Waits until the certificate has expired.

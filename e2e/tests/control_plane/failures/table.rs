@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::injection::Injection::{
-    Claim, Expiry, Host, Pod, PodEvent, Quota, Says, Secret, Spec, Taken, TakenSecret,
+    Claim, Expiry, Host, Pod, PodEvent, Quota, Says, Secret, Spec, Taken, TakenSecret, Webhook,
 };
 use super::injection::{Injection, certificate, unscheduled};
 
@@ -226,6 +226,7 @@ fn refusals() -> Vec<Failure> {
         failure("a name is somebody else's", "NameTaken", without.clone(), Taken("lab-dashboard", spec())),
         failure("a Secret is somebody else's", "NameTaken", without, TakenSecret("lab-dashboard", spec())),
         failure("a route names a tag twice", "InvalidSpec", spec(), Spec(twice)),
+        failure("a write fails again and again", "WriteFailed", spec(), Webhook),
     ]
 }
 
