@@ -79,7 +79,7 @@ impl Grafana {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.url));
+        let request = http::request(&self.http, method, format!("{}{path}", self.url));
         match &self.access {
             GrafanaAccess::Token(token) => request.bearer_auth(token),
             GrafanaAccess::Basic(user, password) => request.basic_auth(user, Some(password)),

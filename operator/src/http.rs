@@ -6,7 +6,9 @@ mod patient;
 use std::time::Duration;
 
 use axum::http::uri::InvalidUri;
-use reqwest::{Certificate, Client, ClientBuilder, Proxy, RequestBuilder, Response, StatusCode, redirect};
+use reqwest::{
+    Certificate, Client, ClientBuilder, Method, Proxy, RequestBuilder, Response, StatusCode, redirect,
+};
 use serde::Deserialize;
 
 use crate::leader::fence::Fence;
@@ -26,6 +28,12 @@ const TOLD: usize = 200;
 const USER_AGENT: &str = concat!("iotpipeline-operator/", env!("CARGO_PKG_VERSION"));
 
 const CONNECT: Duration = Duration::from_secs(3);
+
+/// Who has not answered a question after this hangs. What the bridge says of that must not wait for longer.
+pub(crate) const QUESTION: Duration = Duration::from_secs(2);
+
+/// A change may come about after nobody waits for it any more, and a new token's text is only in the answer.
+const CHANGE: Duration = Duration::from_secs(10);
 
 /// Whoever says nothing for so long is asked by the kernel whether its node is there,
 const KEEPALIVE: Duration = Duration::from_secs(2);
@@ -63,7 +71,7 @@ pub enum HttpError {
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// No answer.
-    #[error("{url} does not answer: {source}")]
+    #[error("{url} does not answer: {}", why(.source))]
     Unreachable {
         /// The address.
         url: String,
@@ -116,6 +124,17 @@ impl ApiError {
             ApiError::TooLong { .. } | ApiError::Refused { .. } => "UnexpectedAnswer",
         }
     }
+}
+
+/// Why there is no answer.
+fn why(error: &reqwest::Error) -> String {
+    if error.is_timeout() { "it takes too long".into() } else { error.to_string() }
+}
+
+/// A request that is given up soon if it only asks, and later if it changes something.
+pub fn request(http: &Client, method: Method, url: String) -> RequestBuilder {
+    let limit = if method.is_safe() { QUESTION } else { CHANGE };
+    http.request(method, url).timeout(limit)
 }
 
 /// Sends a request to the API at `url`, and returns the body of a good answer. `what` says in an error
@@ -193,7 +212,7 @@ pub fn absent<T>(found: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
 /// # Errors
 /// If the certificate authority is none.
 pub fn client(ca: Option<&str>, fence: &Fence) -> Result<Client, HttpError> {
-    let builder = builder(ca)?.connect_timeout(CONNECT).timeout(Duration::from_secs(10));
+    let builder = builder(ca)?.connect_timeout(CONNECT).timeout(CHANGE);
     builder.connector_layer(fence.clone()).build().map_err(HttpError::Client)
 }
 

@@ -177,7 +177,7 @@ impl InfluxDb {
     /// # Errors
     /// If it would not.
     pub async fn check_write(&self, organization: &str, bucket: &str) -> Result<(), ApiError> {
-        let request = self.request(Method::POST, "/api/v2/write").query(&[
+        let request = self.request(Method::POST, "/api/v2/write").timeout(http::QUESTION).query(&[
             ("org", organization),
             ("bucket", bucket),
             ("precision", "ns"),
@@ -363,7 +363,8 @@ impl InfluxDb {
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let authorization = format!("Token {}", self.token);
-        self.http.request(method, format!("{}{path}", self.url)).header("Authorization", authorization)
+        http::request(&self.http, method, format!("{}{path}", self.url))
+            .header("Authorization", authorization)
     }
 
     async fn json<T: serde::de::DeserializeOwned>(
