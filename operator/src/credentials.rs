@@ -18,8 +18,8 @@ use crate::resources::mosquitto::BRIDGE_USER;
 use crate::resources::names::{Component, Names};
 
 pub use authority::{Authorities, NoCertificate};
-use rotation::Rotation;
-pub use rotation::{ROTATE, ROTATED};
+pub use rotation::{OUTDATED, ROTATE, ROTATED};
+use rotation::{Rotation, has_outdated_token};
 
 /// What the operator made, or is about to make.
 #[derive(Clone, Default)]
@@ -42,6 +42,8 @@ pub struct Credentials {
     pub signed: Option<Signed>,
     /// When passwords and tokens were made anew, by Secret, as far as they were.
     pub rotated: BTreeMap<String, String>,
+    /// The tokens that are still of before that, by Secret.
+    pub outdated: BTreeMap<String, String>,
 }
 
 /// What the pipeline's own authority signed.
@@ -151,8 +153,30 @@ pub fn complete(
         bridge_token: self::kept(secrets, &bridge, "token"),
         dashboard_token: self::kept(secrets, &dashboard, "token"),
         signed: signed(pipeline, secrets, now)?,
+        outdated: outdated_tokens(pipeline, secrets, &rotated),
         rotated,
     })
+}
+
+/// The tokens that a rotation is to replace, by Secret. A password is made anew at once; a token waits for the
+/// database.
+fn outdated_tokens(
+    pipeline: &IoTPipeline,
+    secrets: &[Secret],
+    rotated: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    // Of another's database they are given.
+    if pipeline.spec.database.external.is_some() {
+        return BTreeMap::new();
+    }
+    let names = Names::of(pipeline);
+    let outdated = [Component::Bridge, Component::Dashboard].into_iter().filter_map(|part| {
+        let name = names.of_part(part);
+        let secret = secrets.iter().find(|secret| secret.metadata.name.as_ref() == Some(&name))?;
+        let token = kept(secrets, &name, "token")?;
+        has_outdated_token(secret, rotated.get(&name)).then_some((name, token))
+    });
+    outdated.collect()
 }
 
 /// Whether the pipeline's own authority has anything to sign.
@@ -241,6 +265,23 @@ mod tests {
         assert_eq!(credentials.dashboard.len(), 32);
         assert!(!credentials.database.kept);
         assert_ne!(credentials.database.token, credentials.database.password);
+    }
+
+    #[test]
+    fn a_token_is_outdated_from_a_rotation_until_its_secret_has_another() {
+        let outdated = |annotations: &str, request: &str| {
+            let mut pipeline: IoTPipeline = serde_saphyr::from_str(PIPELINE).expect("a pipeline");
+            pipeline.metadata.annotations = Some([(ROTATE.to_owned(), request.to_owned())].into());
+            let mut secret = secret("lab-bridge", "{token: Yg==}");
+            secret.metadata.annotations = Some(serde_saphyr::from_str(annotations).expect("annotations"));
+            complete(&pipeline, &[secret], Timestamp::now()).expect("there is randomness").outdated
+        };
+        let done = format!("{ROTATED}: '2026-01-01T00:00:00Z spring'");
+        assert!(outdated("{}", "").is_empty());
+        assert_eq!(outdated("{}", "spring")["lab-bridge"], "b");
+        assert_eq!(outdated(&format!("{{{done}, {OUTDATED}: 'true'}}"), "spring")["lab-bridge"], "b");
+        // As one that knew no such mark has left it, too.
+        assert!(outdated(&format!("{{{done}}}"), "spring").is_empty());
     }
 
     #[test]

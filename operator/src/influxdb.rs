@@ -59,7 +59,7 @@ pub struct Wanted<'a> {
     pub is_restored: bool,
     /// Whether a dashboard is to read it.
     pub has_dashboard: bool,
-    /// The tokens that the operator knows.
+    /// The tokens that the operator knows, without those that are to be replaced.
     pub known: Tokens,
     /// When they were made anew, if they were: those that were made before are replaced.
     pub rotated: Tokens,
@@ -78,7 +78,7 @@ impl<'a> Wanted<'a> {
             retention_seconds: database.retention_seconds,
             is_restored: plan.restore.is_some(),
             has_dashboard: plan.dashboard.is_some(),
-            known,
+            known: known.current(plan),
             rotated: Tokens { bridge: rotated(Component::Bridge), dashboard: rotated(Component::Dashboard) },
             now,
         }

@@ -77,6 +77,8 @@ pub struct Plan {
     pub authorities: Option<Authorities>,
     /// When passwords and tokens were made anew, by Secret, as far as they were.
     pub rotated: BTreeMap<String, String>,
+    /// The tokens that are still of before that, by Secret.
+    pub outdated: BTreeMap<String, String>,
     /// What cert-manager is asked for.
     pub certificates: Vec<Certificate>,
     /// Which topics become which points.
@@ -313,6 +315,7 @@ impl Plan {
             bridge_session: observed.credentials.session.clone(),
             certificates: issued::desired(pipeline),
             rotated: observed.credentials.rotated.clone(),
+            outdated: observed.credentials.outdated.clone(),
             authorities: observed.credentials.signed.as_ref().map(|signed| signed.authorities.clone()),
             routes: spec.routes.clone(),
             pipeline: Identity::of(pipeline),

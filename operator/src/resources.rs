@@ -28,7 +28,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ring::digest::{SHA256, digest};
 use ring::hmac;
 
-use crate::credentials::{Authorities, ROTATED};
+use crate::credentials::{Authorities, OUTDATED, ROTATED};
 use crate::plan::{Broker, Dashboard, DatabasePlace, Identity, Plan, Sleep, Workload};
 use backup::BackupObjects;
 use exposure::{ROUTE, expose};
@@ -136,6 +136,20 @@ pub struct Tokens {
     pub dashboard: Option<String>,
 }
 
+impl Tokens {
+    /// Without those that a rotation is to replace.
+    pub(crate) fn current(self, plan: &Plan) -> Self {
+        let current = |part: Component, token: Option<String>| {
+            let outdated = plan.outdated.get(&plan.pipeline.names.of_part(part));
+            token.filter(|token| outdated != Some(token))
+        };
+        Self {
+            bridge: current(Component::Bridge, self.bridge),
+            dashboard: current(Component::Dashboard, self.dashboard),
+        }
+    }
+}
+
 /// The objects that the plan asks for.
 pub fn desired(plan: &Plan, tokens: &Tokens) -> Desired {
     let broker = match &plan.broker {
@@ -234,10 +248,17 @@ fn put_to_sleep(plan: &Plan, desired: &mut Desired) {
     }
 }
 
-/// What a Secret is to remember of when its credentials were made anew.
+/// What a Secret is to remember of when its credentials were made anew, and whether its token was left out.
 fn remembering(plan: &Plan, mut secret: Secret) -> Secret {
-    let rotated = secret.metadata.name.as_ref().and_then(|name| plan.rotated.get(name));
-    secret.metadata.annotations = rotated.map(|when| [(ROTATED.to_owned(), when.clone())].into());
+    let name = secret.metadata.name.clone().unwrap_or_default();
+    let rotated = plan.rotated.get(&name).map(|when| (ROTATED.to_owned(), when.clone()));
+    let token = secret.data.as_ref().and_then(|data| data.get("token"));
+    let outdated = plan.outdated.get(&name);
+    let is_outdated =
+        token.zip(outdated).is_some_and(|(token, outdated)| token.0.as_slice() == outdated.as_bytes());
+    let mark = is_outdated.then(|| (OUTDATED.to_owned(), "true".to_owned()));
+    let annotations: BTreeMap<String, String> = rotated.into_iter().chain(mark).collect();
+    secret.metadata.annotations = Some(annotations).filter(|annotations| !annotations.is_empty());
     secret
 }
 

@@ -12,12 +12,14 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Json, Response};
-use iotpipeline_operator::credentials::{self, ROTATE};
+use iotpipeline_operator::credentials::{self, OUTDATED, ROTATE};
 use iotpipeline_operator::http;
 use iotpipeline_operator::influxdb::{InfluxDb, SetUp, Wanted};
 use iotpipeline_operator::leader::fence::Fence;
 use iotpipeline_operator::plan::{DatabasePlace, Plan};
 use iotpipeline_operator::resources::{Tokens, desired};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use support::{Case, config};
 
@@ -347,27 +349,90 @@ async fn the_token_of_a_dashboard_elsewhere_is_made_once_also_after_a_rotation_w
         case.pipeline.metadata.annotations = Some([(ROTATE.to_owned(), request.to_owned())].into());
         let mut secrets = Vec::new();
         for pass in 0..3 {
-            let now = case.observed.now;
-            case.observed.credentials =
-                credentials::complete(&case.pipeline, &secrets, now).expect("there is randomness");
-            let known = Tokens {
-                bridge: case.observed.credentials.bridge_token.clone(),
-                dashboard: case.observed.credentials.dashboard_token.clone(),
-            };
-            let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("it can be planned");
-            let DatabasePlace::Managed(managed) = &plan.database.place else { panic!("it is managed") };
-            let made = database(&url, &managed.admin_token)
-                .set_up(&Wanted::of(&plan, managed, known, now))
-                .await
-                .expect("the database is set up");
+            let (plan, known) = planned(&mut case, &secrets);
+            let made = set_up_as_planned(&url, &plan, known, case.observed.now).await;
             assert_eq!(made.changes.is_empty(), pass > 0, "pass {pass}: {:?}", made.changes);
-            let desired = desired(&plan, &made.tokens);
-            secrets = desired.dashboard_token.into_iter().collect();
-            secrets.extend(desired.database.map(|objects| objects.secret));
-            secrets.extend(desired.bridge.wanted().map(|objects| objects.secret.clone()));
+            secrets = written(&plan, &made.tokens);
         }
         assert_eq!(fake.lock().expect("nobody panicked").authorizations.len(), 2);
     }
+}
+
+/// What a pass plans that finds these Secrets, and the tokens in them.
+fn planned(case: &mut Case, secrets: &[Secret]) -> (Plan, Tokens) {
+    let made = credentials::complete(&case.pipeline, secrets, case.observed.now);
+    let made = made.expect("there is randomness");
+    let known = Tokens { bridge: made.bridge_token.clone(), dashboard: made.dashboard_token.clone() };
+    case.observed.credentials = made;
+    let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("it can be planned");
+    (plan, known)
+}
+
+async fn set_up_as_planned(url: &str, plan: &Plan, known: Tokens, now: Timestamp) -> SetUp {
+    let DatabasePlace::Managed(managed) = &plan.database.place else { panic!("it is managed") };
+    let wanted = Wanted::of(plan, managed, known, now);
+    database(url, &managed.admin_token).set_up(&wanted).await.expect("the database is set up")
+}
+
+/// The Secrets that a pass writes with these tokens, as far as they have to do with the database.
+fn written(plan: &Plan, tokens: &Tokens) -> Vec<Secret> {
+    let desired = desired(plan, tokens);
+    let mut secrets: Vec<Secret> = desired.dashboard_token.into_iter().collect();
+    secrets.extend(desired.database.map(|objects| objects.secret));
+    secrets.extend(desired.bridge.wanted().map(|objects| objects.secret.clone()));
+    secrets.extend(desired.dashboard.wanted().map(|objects| objects.secret.clone()));
+    secrets
+}
+
+/// Of which it is marked that their tokens are to be replaced.
+fn marked(secrets: &[Secret]) -> usize {
+    let annotations = secrets.iter().filter_map(|secret| secret.metadata.annotations.as_ref());
+    annotations.filter(|annotations| annotations.contains_key(OUTDATED)).count()
+}
+
+#[tokio::test]
+async fn a_rotation_that_is_interrupted_takes_no_token_that_is_to_be_replaced_for_the_new_one() {
+    let spec = "{dashboard: {}, routes: [{name: r, topic: a, payload: {float: {}}}]}";
+    let (fake, url) = start(Fake::default()).await;
+    let mut case = Case::parse(&format!(
+        "{{apiVersion: iotpipeline.io/v1alpha1, kind: IoTPipeline, metadata: {{name: lab}}, spec: {spec}}}"
+    ));
+    let now: Timestamp = NOW.parse().expect("a time");
+    case.observed.now = now;
+    let (plan, known) = planned(&mut case, &[]);
+    let first = set_up_as_planned(&url, &plan, known, now).await.tokens;
+    let secrets = written(&plan, &first);
+    assert_eq!((secrets.len(), marked(&secrets)), (3, 0));
+
+    // It falls due while the database is away: passwords are made anew, tokens can't be.
+    case.pipeline.metadata.annotations = Some([(ROTATE.to_owned(), "spring".to_owned())].into());
+    for _ in 0..2 {
+        let (plan, known) = planned(&mut case, &secrets);
+        assert!(known == first);
+        assert_eq!(marked(&written(&plan, &known)), 2);
+    }
+    let (plan, known) = planned(&mut case, &secrets);
+    let secrets = written(&plan, &known);
+
+    // The database is back. A pass has the tokens made, and ends before they are in a Secret.
+    let (plan, known) = planned(&mut case, &secrets);
+    let lost = set_up_as_planned(&url, &plan, known, now).await;
+    assert_eq!(lost.changes, ["created a token", "created a token"]);
+    let (plan, known) = planned(&mut case, &secrets);
+    assert!(known == first);
+    let second = set_up_as_planned(&url, &plan, known, now).await.tokens;
+    assert!(second.bridge != first.bridge && second.dashboard != first.dashboard);
+    let secrets = written(&plan, &second);
+    assert_eq!(marked(&secrets), 0);
+
+    let (plan, known) = planned(&mut case, &secrets);
+    let later = "2026-01-01T00:10:00Z".parse().expect("a time");
+    let last = set_up_as_planned(&url, &plan, known, later).await;
+    assert!(last.tokens == second);
+    assert_eq!(last.changes, ["revoked a token that was replaced", "revoked a token that was replaced"]);
+    let fake = fake.lock().expect("nobody panicked");
+    let left: Vec<Option<String>> = fake.authorizations.iter().map(|one| Some(one.2.clone())).collect();
+    assert_eq!(left, [second.bridge, second.dashboard]);
 }
 
 #[tokio::test]

@@ -12,6 +12,9 @@ pub const ROTATE: &str = "iotpipeline.io/rotate";
 /// On a Secret: when its credentials were made anew, and for which value of the request.
 pub const ROTATED: &str = "iotpipeline.io/rotated";
 
+/// On a Secret: its token is of before that, since the database could not be asked for another.
+pub const OUTDATED: &str = "iotpipeline.io/token-outdated";
+
 /// What is asked for.
 pub(super) struct Rotation<'a> {
     request: &'a str,
@@ -52,6 +55,12 @@ impl<'a> Rotation<'a> {
         }
         Turn { is_due: false, rotated: rotated.cloned() }
     }
+}
+
+/// Whether a Secret's token is of before the rotation that the Secret is to remember.
+pub(super) fn has_outdated_token(secret: &Secret, rotated: Option<&String>) -> bool {
+    let annotations = secret.annotations();
+    annotations.contains_key(OUTDATED) || annotations.get(ROTATED) != rotated
 }
 
 #[cfg(test)]

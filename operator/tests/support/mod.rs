@@ -60,6 +60,7 @@ impl Case {
             dashboard_token: tokens().dashboard,
             signed: signed(&pipeline),
             rotated: BTreeMap::new(),
+            outdated: BTreeMap::new(),
         };
         let now = "2030-01-01T00:00:00Z".parse().expect("it is a time");
         Self { pipeline, observed: Observed { children: Children::default(), given, credentials, now } }
