@@ -211,6 +211,8 @@ pub async fn apply(
     .into_iter()
     .filter_map(|(component, withheld)| withheld.then_some(component))
     .collect();
+    // Also one that the operator made, to which the spec refers now.
+    pass.kept.extend(plan.given.iter().map(|name| ("Secret".to_owned(), name.clone())));
     pass.sweep(children, &withheld).await?;
     applied.not_grown = pass.grow(plan, &children.claims).await?;
     pass.renew_sets(plan, &children.stateful_sets, &applied.not_grown).await?;

@@ -158,7 +158,7 @@ async fn run_in(context: Arc<Context>, namespace: Option<String>) {
         .watches_stream(watches.deployments(), watch::pipeline_of)
         .watches_stream(watches.services(), watch::pipeline_of)
         .watches_stream(watches.config_maps(), watch::pipeline_of)
-        .watches_stream(watches.secrets(), watch::pipeline_of)
+        .watches_stream(watches.secrets(given.clone()), watch::pipeline_of)
         .watches_stream(watches.foreign_secrets(given.clone()), move |secret| given.users_of(&secret))
         .watches_stream(watches.pods(), watch::pipeline_of)
         .reconcile_on(context.followed.news())

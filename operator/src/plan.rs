@@ -79,6 +79,8 @@ pub struct Plan {
     pub rotated: BTreeMap<String, String>,
     /// The tokens that are still of before that, by Secret.
     pub outdated: BTreeMap<String, String>,
+    /// The Secrets that the spec refers to: whatever their labels, they are not the operator's to delete.
+    pub given: Vec<String>,
     /// What cert-manager is asked for.
     pub certificates: Vec<Certificate>,
     /// Which topics become which points.
@@ -313,6 +315,7 @@ impl Plan {
             bridge_volume: bridge_volume(spec, &names, observed),
             bridge_password: observed.credentials.bridge.clone(),
             bridge_session: observed.credentials.session.clone(),
+            given: given_secrets(pipeline),
             certificates: issued::desired(pipeline),
             rotated: observed.credentials.rotated.clone(),
             outdated: observed.credentials.outdated.clone(),

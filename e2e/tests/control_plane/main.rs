@@ -11,3 +11,4 @@ mod plane;
 mod rights;
 mod secrecy;
 mod silence;
+mod taken_back;

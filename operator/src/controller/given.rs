@@ -4,10 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use api::iotpipeline::IoTPipeline;
-use k8s_openapi::api::core::v1::Secret;
-use kube::ResourceExt;
-use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
 
 use crate::plan::given_secrets;
 
@@ -31,10 +29,10 @@ impl Given {
     }
 
     /// The pipelines that a Secret is given to.
-    pub(super) fn users_of(
+    pub(super) fn users_of<K: Resource>(
         &self,
-        secret: &PartialObjectMeta<Secret>,
-    ) -> impl Iterator<Item = ObjectRef<IoTPipeline>> + use<> {
+        secret: &K,
+    ) -> impl Iterator<Item = ObjectRef<IoTPipeline>> + use<K> {
         let (name, namespace) = (secret.name_any(), secret.namespace());
         let is_user = |(pipeline, secrets): &(&ObjectRef<IoTPipeline>, &Vec<String>)| {
             pipeline.namespace == namespace && secrets.contains(&name)
@@ -51,7 +49,8 @@ impl Given {
 
 #[cfg(test)]
 mod tests {
-    use kube::api::{ObjectMeta, PartialObjectMetaExt};
+    use k8s_openapi::api::core::v1::Secret;
+    use kube::api::ObjectMeta;
     use serde_json::json;
 
     use super::*;
@@ -68,7 +67,8 @@ mod tests {
 
     fn users(given: &Given, namespace: &str, secret: &str) -> Vec<String> {
         let (name, namespace) = (Some(secret.into()), Some(namespace.into()));
-        let secret = ObjectMeta { name, namespace, ..ObjectMeta::default() }.into_response_partial();
+        let metadata = ObjectMeta { name, namespace, ..ObjectMeta::default() };
+        let secret = Secret { metadata, ..Secret::default() };
         let mut users: Vec<_> = given.users_of(&secret).map(|pipeline| pipeline.name).collect();
         users.sort();
         users

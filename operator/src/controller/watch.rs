@@ -23,8 +23,6 @@ use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::runtime::{Predicate, PredicateConfig, predicates};
 use kube::runtime::{WatchStreamExt, reflector as reflect};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::time::{Sleep, sleep};
 
 use super::Context;
@@ -121,8 +119,12 @@ impl Watches {
         self.children()
     }
 
-    pub(super) fn secrets(&self) -> impl Stream<Item = Watched<PartialObjectMeta<Secret>>> + Send + 'static {
-        self.children()
+    /// Users give some of them to other pipelines than their own.
+    pub(super) fn secrets(
+        &self,
+        given: Arc<Given>,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<Secret>>> + Send + 'static {
+        self.children_given(Some(given))
     }
 
     /// The Secrets that are not the operator's: users give some of them to pipelines. Their content is not asked
@@ -181,14 +183,18 @@ impl Watches {
     /// reason for a pass, and that is most of what the operator writes itself.
     fn children<K>(&self) -> impl Stream<Item = Watched<PartialObjectMeta<K>>> + Send + use<K> + 'static
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Serialize
-            + Send
-            + Sync
-            + 'static,
+        K: Cached + Debug + Send + Sync,
+    {
+        self.children_given::<K>(None)
+    }
+
+    /// The same, of a kind that can be given to pipelines.
+    fn children_given<K>(
+        &self,
+        given: Option<Arc<Given>>,
+    ) -> impl Stream<Item = Watched<PartialObjectMeta<K>>> + Send + use<K> + 'static
+    where
+        K: Cached + Debug + Send + Sync,
     {
         let (api, mut relists) = (self.api::<K>(), self.relists());
         let config = config().labels(MANAGED);
@@ -197,7 +203,7 @@ impl Watches {
             .flatten()
             .flat_map(move |event| {
                 stream::iter(match event {
-                    Ok(event) => news(&cache, namespace.as_deref(), &event),
+                    Ok(event) => news(&cache, namespace.as_deref(), given.as_deref(), &event),
                     Err(error) => vec![Err(error)],
                 })
             })
@@ -246,17 +252,28 @@ impl Watches {
 fn news<K: Cached>(
     cache: &Cache,
     watched: Option<&str>,
+    given: Option<&Given>,
     event: &Event<K>,
 ) -> Vec<Watched<PartialObjectMeta<K>>> {
-    let of_pipeline = |key: String| {
-        let (namespace, name) = key.split_once('/')?;
-        let labels = [(INSTANCE.to_owned(), name.to_owned())].into();
-        let (namespace, labels) = (Some(namespace.to_owned()), Some(labels));
-        // kube's controller wants a name; the object's own may not be known.
-        let name = Some(name.to_owned());
-        Some(ObjectMeta { name, namespace, labels, ..ObjectMeta::default() }.into_response_partial())
+    let own = cache.follow(watched, event);
+    // What the operator wrote for one pipeline, others have not heard of.
+    let object = match event {
+        Event::Apply(object) | Event::Delete(object) => Some(object),
+        Event::InitApply(object) if !own.is_empty() => Some(object),
+        Event::InitApply(_) | Event::Init | Event::InitDone => None,
     };
-    cache.follow(watched, event).into_iter().filter_map(of_pipeline).map(Ok).collect()
+    let users = given.zip(object).into_iter().flat_map(|(given, object)| given.users_of(object));
+    let own = own.iter().filter_map(|key| {
+        let (namespace, name) = key.split_once('/')?;
+        Some(ObjectRef::<IoTPipeline>::new(name).within(namespace))
+    });
+    let of_pipeline = |pipeline: ObjectRef<IoTPipeline>| {
+        let labels = Some([(INSTANCE.to_owned(), pipeline.name.clone())].into());
+        // kube's controller wants a name; the object's own may not be known.
+        let (name, namespace) = (Some(pipeline.name), pipeline.namespace);
+        ObjectMeta { name, namespace, labels, ..ObjectMeta::default() }.into_response_partial()
+    };
+    own.chain(users).map(of_pipeline).map(Ok).collect()
 }
 
 /// kube's pauses, up to the longest.
@@ -298,4 +315,40 @@ pub(super) fn pipeline_of<K: Resource>(object: PartialObjectMeta<K>) -> Option<O
     let name = object.labels().get(INSTANCE)?;
     let namespace = object.metadata.namespace.as_deref()?;
     Some(ObjectRef::new(name).within(namespace))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_the_operator_writes_for_one_pipeline_is_news_to_those_that_are_given_it() {
+        let (cache, given) = (Cache::default(), Given::default());
+        let token = json!({"name": "central-database", "key": "token"});
+        let edge = json!({
+            "apiVersion": "iotpipeline.io/v1alpha1", "kind": "IoTPipeline",
+            "metadata": {"name": "edge", "namespace": "plant"},
+            "spec": {"broker": {"users": [{"name": "u", "passwordSecretRef": token}]}, "routes": []},
+        });
+        given.note(&serde_json::from_value(edge).expect("a pipeline"));
+        let secret = |version: &str| -> Secret {
+            let metadata = json!({
+                "name": "central-database", "namespace": "plant", "resourceVersion": version,
+                "labels": {INSTANCE: "central"},
+            });
+            serde_json::from_value(json!({"metadata": metadata})).expect("a Secret")
+        };
+        let told = |event: &Event<Secret>| -> Vec<String> {
+            let objects = news(&cache, None, Some(&given), event).into_iter();
+            objects.filter_map(|object| Some(pipeline_of(object.ok()?)?.name)).collect()
+        };
+        assert!(told(&Event::Init).is_empty() && told(&Event::InitDone).is_empty());
+        cache.put(&secret("7"));
+        assert_eq!(told(&Event::Apply(secret("7"))), ["edge"]);
+        assert!(told(&Event::InitApply(secret("7"))).is_empty());
+        assert_eq!(told(&Event::InitApply(secret("8"))), ["central", "edge"]);
+        assert_eq!(told(&Event::Delete(secret("9"))), ["central", "edge"]);
+    }
 }

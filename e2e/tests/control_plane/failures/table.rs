@@ -30,7 +30,7 @@ pub(super) struct Failure {
 }
 
 /// A pipeline of a usual kind.
-pub(super) fn spec() -> Value {
+pub(crate) fn spec() -> Value {
     json!({
         "broker": {"users": [{"name": "one", "publish": ["a/#"]}]},
         "dashboard": {},
