@@ -180,6 +180,10 @@ pub async fn apply(
         applied.contents.dashboard.push(Content::of(&pass.one(&children.config_maps, config_map).await?));
         pass.one(&children.services, service).await?;
         applied.dashboard = Some(pass.one(&children.deployments, deployment).await?);
+        // After the Service, which says that there is one: else nobody would look for it when it is to go.
+        for route in &surroundings.routes {
+            pass.one(&children.routes, route).await?;
+        }
     }
     if let Some(secret) = dashboard_token {
         pass.one(&children.secrets, secret).await?;
@@ -365,10 +369,8 @@ impl Pass<'_> {
         for ingress in ingresses {
             self.one(&children.ingresses, ingress).await?;
         }
-        for route in routes {
-            self.one(&children.routes, route).await?;
-        }
-        // Before the Service stops saying that there is one.
+        // They are made with the dashboard. What is there is swept before the Service stops saying that there is one.
+        routes.iter().for_each(|route| self.keep(route));
         self.sweep_kind::<HTTPRoute>(&children.routes, &[]).await
     }
 }

@@ -16,7 +16,7 @@ use kube::{Api, Client, ResourceExt};
 use crate::apply::APPLIED_HASH;
 use crate::cache::{Cache, Cached};
 use crate::credentials::{self, Credentials, NoCredential};
-use crate::plan::{given_secrets, owner};
+use crate::plan::{NOT_ISSUED, given_secrets, owner};
 use crate::resources::exposure::{HTTPRoute, ROUTE};
 use crate::resources::issued::{self, Certificate};
 use crate::resources::names::Names;
@@ -203,10 +203,14 @@ fn is_of(secret: &Secret, pipeline: &IoTPipeline) -> bool {
     is_owned || secret.annotations().contains_key(APPLIED_HASH)
 }
 
-/// Whether the pipeline names an issuer of cert-manager, or has named one: what that made is still there then.
+/// Whether the pipeline names an issuer of cert-manager, or has named one: then what that made is still there, or the
+/// status says that it was waited for.
 fn asks_cert_manager(pipeline: &IoTPipeline, secrets: &[Secret]) -> bool {
     let is_issued = |secret: &Secret| secret.annotations().contains_key("cert-manager.io/certificate-name");
-    !issued::desired(pipeline).is_empty() || secrets.iter().any(is_issued)
+    let mut conditions = pipeline.status.iter().flat_map(|status| &status.conditions);
+    !issued::desired(pipeline).is_empty()
+        || secrets.iter().any(is_issued)
+        || conditions.any(|condition| condition.reason == NOT_ISSUED)
 }
 
 /// Whether the pipeline asks for a route to its dashboard, or has asked for one.
@@ -276,6 +280,27 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_certificate_that_was_waited_for_is_looked_for_when_it_is_no_longer_asked_for() {
+        let asks = |tls: serde_json::Value, reason: &str, annotation: &str| {
+            let condition = json!({
+                "type": "Ready", "status": "False", "reason": reason, "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            });
+            let pipeline = json!({
+                "apiVersion": "iotpipeline.io/v1alpha1", "kind": "IoTPipeline", "metadata": {"name": "lab"},
+                "spec": {"broker": {"tls": tls}, "routes": []}, "status": {"conditions": [condition]},
+            });
+            let secret = json!({"metadata": {"name": "lab-broker-tls", "annotations": {annotation: "x"}}});
+            let pipeline = serde_json::from_value(pipeline).expect("a pipeline");
+            asks_cert_manager(&pipeline, &[serde_json::from_value(secret).expect("a Secret")])
+        };
+        assert!(!asks(json!({}), "Ready", "other"));
+        assert!(asks(json!({"issuerRef": {"name": "plant"}}), "Ready", "other"));
+        assert!(asks(json!({}), "Ready", "cert-manager.io/certificate-name"));
+        assert!(asks(json!({}), "WaitingForCertificate", "other"));
+    }
 
     #[test]
     fn a_secret_of_another_s_is_not_the_pipeline_s_for_its_name() {

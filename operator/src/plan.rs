@@ -37,7 +37,7 @@ use given::Given;
 pub use given::given_secrets;
 use parts::{managed_broker, plan_dashboard, plan_database};
 pub use pod::PodOverlay;
-pub use refusal::Refusal;
+pub use refusal::{NOT_ISSUED, Refusal};
 pub use sleep::Sleep;
 pub use tls::{ServerTls, expiries, tls_of_parts};
 use volumes::bridge_volume;

@@ -104,6 +104,24 @@ fn granted(manifest: &str) -> Result<BTreeSet<Right>> {
     Ok(granted)
 }
 
+/// A kind of others', as far as the API server must know it.
+pub(crate) fn definition(group: &str, plural: &str, kind: &str) -> Value {
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": format!("{plural}.{group}"),
+            // Without it nobody may define what is in Kubernetes' own groups.
+            "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/1538"},
+        },
+        "spec": {
+            "group": group, "scope": "Namespaced",
+            "names": {"plural": plural, "singular": kind.to_lowercase(), "kind": kind, "listKind": format!("{kind}List")},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}],
+        },
+    })
+}
+
 /// Makes a namespace with a Secret in it that a pipeline will name, and one that is nobody's business.
 async fn namespace(admin: &Client, name: &str) -> Result<()> {
     apply(admin, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await?;

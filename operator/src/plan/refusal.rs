@@ -4,6 +4,9 @@ use api::route::RouteError;
 
 use crate::certificate::CertificateError;
 
+/// The reason of a pipeline that waits for cert-manager.
+pub const NOT_ISSUED: &str = "WaitingForCertificate";
+
 /// Why a pipeline can't be carried out as it is. What exists stays as it is.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
@@ -130,7 +133,7 @@ impl Refusal {
             Refusal::NoSecret { .. } => "SecretNotFound",
             Refusal::NoKey { .. } | Refusal::HalfCertificate { .. } => "SecretIncomplete",
             Refusal::Certificate { source: CertificateError::Expired(_), .. } => "CertificateExpired",
-            Refusal::NotIssued(_) => "WaitingForCertificate",
+            Refusal::NotIssued(_) => NOT_ISSUED,
             Refusal::Certificate { .. } | Refusal::NoCertificate => "CertificateInvalid",
             Refusal::Routes(_)
             | Refusal::Retention(_)

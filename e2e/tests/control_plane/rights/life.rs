@@ -17,7 +17,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use super::{Right, granted, namespace, only_its_own, rights_of};
+use super::{Right, definition, granted, namespace, only_its_own, rights_of};
 use crate::failures::injection::{Scene, certificate, unscheduled};
 use crate::failures::{pipeline, told};
 
@@ -59,24 +59,6 @@ async fn each_right_that_is_granted_is_used_and_no_other() -> Result<()> {
 fn unused(log: &AuditLog, granted: &BTreeSet<Right>) -> Result<Vec<Right>> {
     let used: BTreeSet<Right> = log.requests_of(User::Operator)?.iter().flat_map(rights_of).collect();
     Ok(granted.difference(&used).cloned().collect())
-}
-
-/// A kind of others', as far as the API server must know it.
-fn definition(group: &str, plural: &str, kind: &str) -> Value {
-    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": format!("{plural}.{group}"),
-            // Without it nobody may define what is in Kubernetes' own groups.
-            "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/1538"},
-        },
-        "spec": {
-            "group": group, "scope": "Namespaced",
-            "names": {"plural": plural, "singular": kind.to_lowercase(), "kind": kind, "listKind": format!("{kind}List")},
-            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}],
-        },
-    })
 }
 
 /// Everything that a pipeline can have.
