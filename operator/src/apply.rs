@@ -3,6 +3,7 @@
 
 mod claims;
 mod content;
+mod keep;
 mod owner;
 mod sweep;
 mod touch;
@@ -28,6 +29,7 @@ use crate::resources::{
 };
 
 pub use content::{Content, Contents};
+pub use keep::keep_or_collect;
 pub use touch::touch;
 
 /// Who owns the fields that the operator sets.
@@ -135,7 +137,7 @@ pub async fn apply(
         surroundings,
     } = desired;
     let mut applied = Applied::default();
-    pass.keep_or_collect(&children.claims).await?;
+    pass.check_claims(&children.claims)?;
     pass.surroundings(children, surroundings).await?;
     // What is signed is of no use without who signed it.
     if let Some(secret) = authority {
@@ -338,6 +340,11 @@ impl Pass<'_> {
         self.writes += 1;
         tracing::debug!(kind = %K::kind(&()), name, "applying");
         self.api::<K>().patch(name, &parameters(true), &Patch::Apply(wanted)).await
+    }
+
+    async fn patch<K: Cached + std::fmt::Debug>(&self, name: &str, patch: Value) -> kube::Result<K> {
+        let patched = self.api::<K>().patch(name, &parameters(false), &Patch::Merge(patch)).await;
+        patched.inspect(|object| self.cache.put(object))
     }
 
     fn keep<K: Resource<DynamicType = ()>>(&mut self, desired: &K) {

@@ -22,21 +22,21 @@ use futures::StreamExt;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
 use kube::{Client, ResourceExt};
 
-use crate::apply::{ApplyError, apply, ask_for_certificates};
+use crate::apply::{ApplyError, apply, keep_or_collect};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::http::{self, HttpError, Patient};
 use crate::leader::fence::Fence;
 use crate::metrics::{Metrics, Outcome};
-use crate::observe::{ObserveError, Observed, observe};
-use crate::plan::{Identity, Plan, Refusal, expiries};
+use crate::observe::{ObserveError, children_of, observe};
+use crate::plan::{Identity, Plan, expiries};
+use crate::resources;
 use crate::resources::names::Names;
-use crate::resources::{self, issued};
 use crate::status::Facts;
 use answers::asked_to_wait;
 pub(crate) use answers::describe;
 use recent::Recent;
-use report::{before_expiry, report, tell};
+use report::{before_expiry, refused, report, tell};
 use told::Told;
 use turn::{Turn, Turns};
 
@@ -229,7 +229,11 @@ async fn pass(
         return report(context, pipeline, &Facts::Suspended).await.map(Some);
     }
     context.given.note(pipeline);
-    let observed = observe(&context.client, &context.cache, pipeline).await?;
+    let (client, cache) = (&context.client, &context.cache);
+    let mut children = children_of(client, cache, pipeline).await?;
+    // Before all that ends a pass: who deletes a pipeline that is refused relies on its deletion policy, too.
+    keep_or_collect(client, cache, &Identity::of(pipeline), &mut children).await?;
+    let observed = observe(client, pipeline, children).await?;
     let mut plan = match Plan::new(pipeline, &observed, &context.config) {
         Ok(plan) => plan,
         Err(refusal) => {
@@ -243,7 +247,7 @@ async fn pass(
     // A database that has its bucket is not restored.
     plan.restore = plan.restore.filter(|_| database.is_restored(&observed.children));
     let desired = resources::desired(&plan, &database.tokens);
-    let applied = apply(&context.client, &context.cache, &plan, &desired, &observed.children).await?;
+    let applied = apply(client, cache, &plan, &desired, &observed.children).await?;
     let children = &observed.children;
     if plan.sleep.broker {
         return report(context, pipeline, &parts::asleep(&plan, children)).await.map(Some);
@@ -259,31 +263,6 @@ async fn pass(
     follow::follow(context, pipeline, &plan, refreshed.heard);
     let pause = if refreshed.is_pending { refresh::TOUCH_AGAIN } else { pause };
     Ok(Some(before_expiry(pause, &plan, observed.now)))
-}
-
-/// What is missing may be what cert-manager has not been asked for yet.
-async fn refused(
-    context: &Context,
-    pipeline: &IoTPipeline,
-    observed: &Observed,
-    refusal: &Refusal,
-) -> Result<Facts, Error> {
-    let (reason, message) = (refusal.reason().into(), refusal.to_string());
-    if !matches!(refusal, Refusal::NotIssued(_)) {
-        return Ok(Facts::Refused { reason, message });
-    }
-    let identity = Identity::of(pipeline);
-    let (desired, found) = (issued::desired(pipeline), &observed.children.certificates);
-    match ask_for_certificates(&context.client, &context.cache, &identity, &desired, found).await {
-        Ok(()) => Ok(Facts::Refused { reason, message }),
-        Err(error) if error.is_unknown_kind() => Ok(Facts::Refused {
-            reason: "CertManagerNotFound".into(),
-            message: "this cluster has no cert-manager, which issuerRef needs: install it \
-                      (https://cert-manager.io/docs/installation/), or remove issuerRef"
-                .into(),
-        }),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Twice as long after every failure in a row, each pipeline for itself; longer if the API server asks for it.

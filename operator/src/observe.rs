@@ -99,15 +99,15 @@ pub enum ObserveError {
     Credentials(#[from] NoCredential),
 }
 
-/// Reads everything that the plan and the status depend on.
+/// Reads the pipeline's objects.
 ///
 /// # Errors
 /// If the API server doesn't answer.
-pub async fn observe(
+pub async fn children_of(
     client: &Client,
     cache: &Cache,
     pipeline: &IoTPipeline,
-) -> Result<Observed, ObserveError> {
+) -> Result<Children, ObserveError> {
     let names = Names::of(pipeline);
     let cluster = Cluster { client, cache };
     let (workloads, content, around, copies) = tokio::try_join!(
@@ -167,7 +167,19 @@ pub async fn observe(
     };
     children.events = events(client, &names, &children).await;
     cache.trust(&names.namespace, &names.pipeline);
+    Ok(children)
+}
 
+/// Reads everything else that the plan and the status depend on.
+///
+/// # Errors
+/// If the API server doesn't answer, or a Secret of somebody else's has a name that the pipeline needs.
+pub async fn observe(
+    client: &Client,
+    pipeline: &IoTPipeline,
+    mut children: Children,
+) -> Result<Observed, ObserveError> {
+    let names = Names::of(pipeline);
     // A Secret that lost its labels still has the password that devices use.
     let is_known =
         |name: &String| children.secrets.iter().any(|secret| secret.metadata.name.as_ref() == Some(name));

@@ -8,6 +8,7 @@ mod failures;
 mod faults;
 mod outage;
 mod plane;
+mod retention;
 mod rights;
 mod secrecy;
 mod silence;

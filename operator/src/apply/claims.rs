@@ -1,39 +1,17 @@
-//! Volumes that exist: to whom they belong, and how large they are. Their sets make them and never change them.
+//! Volumes that exist: how large they are. Their sets make them and never change them.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch};
-use serde_json::{Value, json};
+use kube::api::DeleteParams;
+use serde_json::json;
 
-use super::{ApplyError, Pass, parameters, write_error};
+use super::{ApplyError, Pass, write_error};
 use crate::compare::nanos;
-use crate::plan::{Broker, DatabasePlace, Identity, Plan, Volume};
+use crate::plan::{Broker, DatabasePlace, Plan, Volume};
 use crate::resources::names::{COMPONENT, Component};
 
 impl Pass<'_> {
-    /// Ties the claims to the pipeline, or frees them of it. With the set's own retention policy they would go
-    /// whenever the set does, also where a part becomes external.
-    pub(super) async fn keep_or_collect(
-        &mut self,
-        claims: &[PersistentVolumeClaim],
-    ) -> Result<(), ApplyError> {
-        for claim in claims.iter().filter(|claim| claim.metadata.deletion_timestamp.is_none()) {
-            let name = claim.name_any();
-            if self.was_of_another(claim) {
-                return Err(ApplyError::StillGoing { kind: "PersistentVolumeClaim".into(), name });
-            }
-            let Some(owners) = changed_owners(claim, self.pipeline) else { continue };
-            let version = &claim.metadata.resource_version;
-            let patch = json!({"metadata": {"resourceVersion": version, "ownerReferences": owners}});
-            self.writes += 1;
-            let patched = self.patch_claim(&name, patch).await;
-            patched.map_err(|source| write_error::<PersistentVolumeClaim>("patch", &name, source))?;
-        }
-        Ok(())
-    }
-
     /// Enlarges claims that are smaller than asked for. A storage class that can't is no failure.
     pub(super) async fn grow(
         &mut self,
@@ -48,7 +26,7 @@ impl Pass<'_> {
             for claim in claims.iter().filter(is_of_part).filter(|claim| is_smaller(claim, &volume.size)) {
                 let name = claim.name_any();
                 let patch = json!({"spec": {"resources": {"requests": {"storage": volume.size}}}});
-                match self.patch_claim(&name, patch).await {
+                match self.patch::<PersistentVolumeClaim>(&name, patch).await {
                     Ok(_) => self.writes += 1,
                     Err(kube::Error::Api(status)) if status.code == 403 || status.code == 422 => {
                         let why =
@@ -86,20 +64,6 @@ impl Pass<'_> {
         }
         Ok(())
     }
-
-    async fn patch_claim(&self, claim: &str, patch: Value) -> kube::Result<PersistentVolumeClaim> {
-        let patch = Patch::Merge(patch);
-        let patched = self.api::<PersistentVolumeClaim>().patch(claim, &parameters(false), &patch).await;
-        patched.inspect(|claim| self.cache.put(claim))
-    }
-}
-
-/// The claim's owners as they are to be, if they are not. Somebody else's stay.
-fn changed_owners(claim: &PersistentVolumeClaim, pipeline: &Identity) -> Option<Vec<OwnerReference>> {
-    let owners = claim.metadata.owner_references.clone().unwrap_or_default();
-    let others = owners.iter().filter(|owner| owner.uid != pipeline.owner.uid);
-    let wanted: Vec<OwnerReference> = others.chain(&pipeline.keeper).cloned().collect();
-    (wanted != owners).then_some(wanted)
 }
 
 fn volumes(plan: &Plan) -> impl Iterator<Item = (Component, &Volume)> {
@@ -128,19 +92,6 @@ fn is_smaller(claim: &PersistentVolumeClaim, size: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::names::Names;
-
-    fn owner(uid: &str) -> OwnerReference {
-        OwnerReference { uid: uid.into(), name: "lab".into(), ..OwnerReference::default() }
-    }
-
-    fn changed(owners: &[&str], keeper: Option<&str>) -> Option<Vec<String>> {
-        let mut claim = PersistentVolumeClaim::default();
-        claim.metadata.owner_references = Some(owners.iter().map(|uid| owner(uid)).collect());
-        let names = Names { pipeline: "lab".into(), namespace: "n".into() };
-        let pipeline = Identity { names, owner: owner("ours"), keeper: keeper.map(owner) };
-        changed_owners(&claim, &pipeline).map(|owners| owners.into_iter().map(|owner| owner.uid).collect())
-    }
 
     #[test]
     fn a_set_is_outgrown_by_a_larger_size_only() {
@@ -149,13 +100,5 @@ mod tests {
         ]}}))
         .expect("a set");
         assert_eq!(["512Mi", "1024Mi", "2Gi"].map(|size| is_outgrown(&set, size)), [false, false, true]);
-    }
-
-    #[test]
-    fn a_claim_is_tied_to_the_pipeline_and_freed_of_it_and_others_stay() {
-        assert_eq!(changed(&[], None), None);
-        assert_eq!(changed(&["other"], Some("ours")), Some(vec!["other".into(), "ours".into()]));
-        assert_eq!(changed(&["other", "ours"], Some("ours")), None);
-        assert_eq!(changed(&["ours", "other"], None), Some(vec!["other".into()]));
     }
 }

@@ -13,10 +13,11 @@ use tokio::time::timeout;
 
 use super::answers::{answer, describe, is_unreachable};
 use super::{Context, Error, events};
-use crate::apply::{ApplyError, FIELD_MANAGER};
+use crate::apply::{ApplyError, FIELD_MANAGER, ask_for_certificates};
 use crate::cluster::by_name;
-use crate::observe::ObserveError;
-use crate::plan::{Plan, expiries, given_secrets};
+use crate::observe::{ObserveError, Observed};
+use crate::plan::{Identity, Plan, Refusal, expiries, given_secrets};
+use crate::resources::issued;
 use crate::status::{Facts, status};
 
 /// How often a status is written anew because the pipeline was another than known.
@@ -109,6 +110,31 @@ fn is_fresh(pipeline: &IoTPipeline, now: &Time) -> bool {
     let conditions = pipeline.status.iter().flat_map(|status| &status.conditions);
     let mut ready = conditions.filter(|condition| condition.type_ == "Ready" && condition.status == "False");
     ready.next().is_none_or(|ready| now.0.duration_since(ready.last_transition_time.0).as_secs() < 60)
+}
+
+/// What is missing may be what cert-manager has not been asked for yet.
+pub(super) async fn refused(
+    context: &Context,
+    pipeline: &IoTPipeline,
+    observed: &Observed,
+    refusal: &Refusal,
+) -> Result<Facts, Error> {
+    let (reason, message) = (refusal.reason().into(), refusal.to_string());
+    if !matches!(refusal, Refusal::NotIssued(_)) {
+        return Ok(Facts::Refused { reason, message });
+    }
+    let identity = Identity::of(pipeline);
+    let (desired, found) = (issued::desired(pipeline), &observed.children.certificates);
+    match ask_for_certificates(&context.client, &context.cache, &identity, &desired, found).await {
+        Ok(()) => Ok(Facts::Refused { reason, message }),
+        Err(error) if error.is_unknown_kind() => Ok(Facts::Refused {
+            reason: "CertManagerNotFound".into(),
+            message: "this cluster has no cert-manager, which issuerRef needs: install it \
+                      (https://cert-manager.io/docs/installation/), or remove issuerRef"
+                .into(),
+        }),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A certificate's end is no event.

@@ -1,0 +1,146 @@
+//! What is written, before an API server that takes everything but what a case has it refuse.
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+
+use axum::http::{Request, Response};
+use iotpipeline_operator::apply::keep_or_collect;
+use iotpipeline_operator::cache::Cache;
+use iotpipeline_operator::observe::Children;
+use iotpipeline_operator::plan::Identity;
+use iotpipeline_operator::resources::names::Component;
+use kube::Client;
+use kube::client::Body;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use support::Case;
+use tower::{BoxError, service_fn};
+
+/// Method and path of each request, and what was sent.
+type Seen = Arc<Mutex<Vec<(String, Value)>>>;
+
+/// What is refused, by a part of the path, and how.
+type Refusal = Option<(&'static str, Value)>;
+
+/// It answers with what it is given, under the name that was asked for.
+fn server(refusal: Refusal) -> (Client, Seen) {
+    let seen = Seen::default();
+    let log = seen.clone();
+    let service = service_fn(move |request: Request<Body>| {
+        let (log, refusal) = (log.clone(), refusal.clone());
+        async move {
+            let path = request.uri().path().to_owned();
+            let line = format!("{} {path}", request.method());
+            let bytes = request.into_body().collect_bytes().await?;
+            let sent: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            let (code, answer) = match refusal {
+                Some((part, status)) if path.contains(part) => (422_u16, status),
+                _ => {
+                    let mut answer = sent.clone();
+                    answer["metadata"]["name"] = path.rsplit('/').next().into();
+                    (200, answer)
+                }
+            };
+            log.lock().expect("nobody panics").push((line, sent));
+            let body = Body::from(serde_json::to_vec(&answer)?);
+            Ok::<_, BoxError>(Response::builder().status(code).body(body)?)
+        }
+    });
+    (Client::new(service, "test"), seen)
+}
+
+/// The requests since the last time.
+fn requests(seen: &Seen) -> Vec<(String, Value)> {
+    std::mem::take(&mut *seen.lock().expect("nobody panics"))
+}
+
+fn case(policy: &str) -> Case {
+    Case::parse(&format!(
+        "apiVersion: iotpipeline.io/v1alpha1\nkind: IoTPipeline\nmetadata: {{name: lab}}\n\
+         spec: {{deletionPolicy: {policy}, database: {{backup: {{schedule: '0 3 * * *', volume: {{size: 1Gi}}}}}}, \
+         routes: [{{name: r, topic: a, payload: {{float: {{}}}}}}]}}"
+    ))
+}
+
+fn owner(uid: &str, is_controller: bool) -> Value {
+    json!({
+        "apiVersion": "iotpipeline.io/v1alpha1", "kind": "IoTPipeline", "name": "lab", "uid": uid,
+        "controller": is_controller,
+    })
+}
+
+/// A volume and two Secrets, with these owners.
+fn children(identity: &Identity, owners: &Value) -> Children {
+    let object = |name: &str, component: Component| {
+        let labels = identity.names.labels(component);
+        let metadata =
+            json!({"name": name, "labels": labels, "resourceVersion": "7", "ownerReferences": owners});
+        json!({"metadata": metadata})
+    };
+    let (broker, database) = (Component::Broker, Component::Database);
+    Children {
+        claims: vec![read(object("data-lab-database-0", database))],
+        secrets: vec![read(object("lab-broker", broker)), read(object("lab-database", database))],
+        ..Children::default()
+    }
+}
+
+fn read<K: DeserializeOwned>(object: Value) -> K {
+    serde_json::from_value(object).expect("an object of this kind")
+}
+
+const CLAIM: &str = "PATCH /api/v1/namespaces/test/persistentvolumeclaims/data-lab-database-0";
+
+const SECRET: &str = "PATCH /api/v1/namespaces/test/secrets/lab-database";
+
+#[tokio::test]
+async fn the_database_s_secret_is_tied_and_freed_together_with_the_volumes() {
+    let (collect, keep) = (Identity::of(&case("Delete").pipeline), Identity::of(&case("Retain").pipeline));
+    let (client, seen) = server(None);
+    let cache = Cache::default();
+    let mut children = children(&keep, &json!([]));
+    for (identity, owners) in [(&collect, 1), (&keep, 0)] {
+        keep_or_collect(&client, &cache, identity, &mut children).await.expect("both are written");
+        let written = requests(&seen);
+        let lines: Vec<&str> = written.iter().map(|(line, _)| line.as_str()).collect();
+        assert_eq!(lines, [CLAIM, SECRET]);
+        for (line, sent) in &written {
+            assert_eq!(sent["metadata"]["resourceVersion"], "7", "{line}");
+            assert_eq!(sent["metadata"]["ownerReferences"].as_array().map(Vec::len), Some(owners), "{line}");
+        }
+        // What was written is known, so that the same pass goes on from there.
+        keep_or_collect(&client, &cache, identity, &mut children).await.expect("nothing is to be written");
+        assert!(requests(&seen).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_freed_keeps_nothing_else_from_it() {
+    let keep = Identity::of(&case("Retain").pipeline);
+    let mut children = children(&keep, &json!([owner(&keep.owner.uid, false)]));
+    let status = json!({"status": "Failure", "code": 422, "reason": "Invalid", "message": "no"});
+    let (client, seen) = server(Some(("persistentvolumeclaims", status)));
+    let outcome = keep_or_collect(&client, &Cache::default(), &keep, &mut children).await;
+    assert!(outcome.is_err());
+    let lines: Vec<String> = requests(&seen).into_iter().map(|(line, _)| line).collect();
+    assert_eq!(lines, [CLAIM, SECRET]);
+}
+
+#[tokio::test]
+async fn what_belonged_to_another_pipeline_of_the_name_is_neither_tied_nor_an_error() {
+    let collect = Identity::of(&case("Delete").pipeline);
+    for owners in [json!([owner("another", false)]), json!([owner("another", true)])] {
+        let (client, seen) = server(None);
+        let mut children = children(&collect, &owners);
+        keep_or_collect(&client, &Cache::default(), &collect, &mut children).await.expect("no error");
+        assert!(requests(&seen).is_empty());
+    }
+    let mut other = owner("another", true);
+    other["name"] = "other".into();
+    let (client, seen) = server(None);
+    let mut theirs = children(&collect, &json!([other]));
+    theirs.claims.clear();
+    keep_or_collect(&client, &Cache::default(), &collect, &mut theirs).await.expect("no error");
+    assert!(requests(&seen).is_empty(), "the Secret is somebody else's");
+}
