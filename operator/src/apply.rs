@@ -1,6 +1,7 @@
 //! Makes the cluster what is desired: server-side apply with one field manager, and no write where
 //! nothing would change.
 
+mod backups;
 mod claims;
 mod content;
 mod keep;
@@ -20,7 +21,6 @@ use crate::cache::{Cache, Cached};
 use crate::compare::is_contained;
 use crate::observe::Children;
 use crate::plan::{Identity, Plan};
-use crate::resources::backup::BackupObjects;
 use crate::resources::exposure::HTTPRoute;
 use crate::resources::issued::Certificate;
 use crate::resources::names::Component;
@@ -53,6 +53,8 @@ pub struct Applied {
     pub contents: Contents,
     /// Volumes that could not be enlarged, and why.
     pub not_grown: Vec<(Component, String)>,
+    /// Why not all is there that makes backups: messages cross without it.
+    pub refused_backup: Option<ApplyError>,
     /// How many objects were written or deleted.
     pub writes: u32,
 }
@@ -113,7 +115,7 @@ impl ApplyError {
 /// Writes what differs and deletes what is no longer desired.
 ///
 /// # Errors
-/// At the first object that could not be written.
+/// At the first object that could not be written, but for those of backups.
 pub async fn apply(
     client: &Client,
     cache: &Cache,
@@ -190,19 +192,10 @@ pub async fn apply(
     if let Some(secret) = dashboard_token {
         pass.one(&children.secrets, secret).await?;
     }
-    if let Part::Wanted(BackupObjects { claim, cron_job, job }) = backups {
-        if let Some(claim) = claim {
-            pass.once(&children.claims, claim).await?;
-        }
-        if let Some(cron_job) = cron_job {
-            pass.one(&children.cron_jobs, cron_job).await?;
-        }
-        if let Some(job) = job {
-            // While the pipeline hibernates, what was asked for waits; what was done is not forgotten.
-            match plan.sleep.broker {
-                true => pass.keep(job),
-                false => pass.once(&children.jobs, job).await?,
-            }
+    if let Part::Wanted(objects) = backups {
+        match pass.backups(plan, objects, children).await {
+            Err(error) if error.namespace_is_going() => return Err(error),
+            made => applied.refused_backup = made.err(),
         }
     }
     if let Part::Wanted(job) = restore {

@@ -1,6 +1,7 @@
 //! The control loop: what triggers it, its steps, and what happens when one fails.
 
 mod answers;
+mod backups;
 mod database;
 mod events;
 mod follow;
@@ -35,6 +36,7 @@ use crate::resources::names::Names;
 use crate::status::Facts;
 use answers::asked_to_wait;
 pub(crate) use answers::describe;
+use backups::{Unmade, unmade};
 use recent::Recent;
 use report::{before_expiry, refused, report, tell};
 use told::Told;
@@ -75,6 +77,8 @@ pub struct Context {
     written: Recent,
     /// When a pod was last touched, by its uid.
     touched: Recent,
+    /// When what makes backups could last not be written, by the pipeline's uid.
+    unmade: Recent,
     told: Told,
     /// The generation that a pass has just been for, by the pipeline's uid.
     passed: Recent<Option<i64>>,
@@ -127,6 +131,7 @@ impl Context {
             cache: Arc::default(),
             written: Recent::default(),
             touched: Recent::default(),
+            unmade: Recent::default(),
             told: Told::default(),
             passed: Recent::default(),
             turns: Turns::default(),
@@ -247,22 +252,24 @@ async fn pass(
     // A database that has its bucket is not restored.
     plan.restore = plan.restore.filter(|_| database.is_restored(&observed.children));
     let desired = resources::desired(&plan, &database.tokens);
-    let applied = apply(client, cache, &plan, &desired, &observed.children).await?;
+    let mut applied = apply(client, cache, &plan, &desired, &observed.children).await?;
+    let Unmade { told, again } = unmade(context, pipeline, applied.refused_backup.take());
     let children = &observed.children;
     if plan.sleep.broker {
-        return report(context, pipeline, &parts::asleep(&plan, children)).await.map(Some);
+        let pause = report(context, pipeline, &parts::asleep(&plan, children, told)).await?;
+        return Ok(Some(pause.min(again)));
     }
     let refreshed = refresh::refresh(context, &desired, &plan, &applied, children);
     let refreshed = turn.unless_long(refreshed).await?;
     let dashboard = parts::dashboard(context, &plan, &database, &applied, children);
     let dashboard = turn.unless_long(dashboard).await;
     let revokes_in = database.revokes_in;
-    let facts = parts::facts(&plan, children, applied, database, refreshed.bridge, dashboard);
+    let facts = parts::facts(&plan, children, applied, database, refreshed.bridge, dashboard, told);
     let pause = report(context, pipeline, &facts).await?;
     let pause = revokes_in.map_or(pause, |left| pause.min(left + Duration::from_secs(1)));
     follow::follow(context, pipeline, &plan, refreshed.heard);
     let pause = if refreshed.is_pending { refresh::TOUCH_AGAIN } else { pause };
-    Ok(Some(before_expiry(pause, &plan, observed.now)))
+    Ok(Some(before_expiry(pause.min(again), &plan, observed.now)))
 }
 
 /// Twice as long after every failure in a row, each pipeline for itself; longer if the API server asks for it.

@@ -238,15 +238,20 @@ fn conditions(facts: &Facts, before: &IoTPipelineStatus) -> Vec<Row> {
     }
 }
 
-/// What was known, where the pods that knew have gone.
+/// What was known, where the pods that knew have gone. What kept backups from being made is over if it isn't told again.
 fn backup_row(parts: &Parts, before: &IoTPipelineStatus) -> Option<Row> {
     let backup = parts.backup.as_ref()?;
-    match &backup.last {
-        Some(last) => Some(row(BACKUP, last.ready, &last.reason, &last.message)),
-        None => as_before(before, &[BACKUP])
-            .pop()
-            .or_else(|| Some((BACKUP, "Unknown", "NoBackup".into(), "no backup was made yet".into()))),
+    if let Some(last) = &backup.last {
+        return Some(row(BACKUP, last.ready, &last.reason, &last.message));
     }
+    let is_of_a_pod = |row: &Row| matches!(row.2.as_str(), "Ready" | "BackupFailed" | "NoBackup");
+    let known = as_before(before, &[BACKUP]).pop().filter(is_of_a_pod);
+    known.or_else(|| {
+        Some(match &before.backup {
+            Some(made) => row(BACKUP, true, "Ready", &format!("{} is complete", made.name)),
+            None => (BACKUP, "Unknown", "NoBackup".into(), "no backup was made yet".into()),
+        })
+    })
 }
 
 /// In the order in which one part waits for another.

@@ -286,6 +286,15 @@ fn a_failed_backup_is_told_and_the_pipeline_is_ready_all_the_same() {
     // Their pods have gone, and so has what they said.
     let later = status(&with(None, None), Some(1), Some(&bad), &at(3));
     assert_eq!((told(&later), &later.backup), (told(&bad), &bad.backup));
+    // What kept them from being made is told as long as it does.
+    let refused = with(Some(Part::not_ready("Forbidden", "exceeded quota")), None);
+    let refused = status(&refused, Some(1), Some(&good), &at(3));
+    assert_eq!(told(&refused), "BackupReady=False/Forbidden");
+    assert!(rows(&refused).starts_with("Ready=True/Ready"), "{}", rows(&refused));
+    let mended = status(&with(None, None), Some(1), Some(&refused), &at(4));
+    assert_eq!((told(&mended), &mended.backup), (told(&good), &good.backup));
+    let never = IoTPipelineStatus { backup: None, ..refused };
+    assert_eq!(told(&status(&with(None, None), Some(1), Some(&never), &at(4))), told(&none));
     let suspended = status(&Facts::Suspended, Some(2), Some(&bad), &at(4));
     assert_eq!((told(&suspended), &suspended.backup), (told(&bad), &bad.backup));
     let without = status(&applied(parts()), Some(3), Some(&bad), &at(5));

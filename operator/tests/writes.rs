@@ -5,16 +5,17 @@ mod support;
 use std::sync::{Arc, Mutex};
 
 use axum::http::{Request, Response};
-use iotpipeline_operator::apply::keep_or_collect;
+use iotpipeline_operator::apply::{Applied, ApplyError, apply, keep_or_collect};
 use iotpipeline_operator::cache::Cache;
 use iotpipeline_operator::observe::Children;
-use iotpipeline_operator::plan::Identity;
+use iotpipeline_operator::plan::{BACKUP, Identity, Plan};
+use iotpipeline_operator::resources::desired;
 use iotpipeline_operator::resources::names::Component;
-use kube::Client;
 use kube::client::Body;
+use kube::{Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use support::Case;
+use support::{Case, config, tokens};
 use tower::{BoxError, service_fn};
 
 /// Method and path of each request, and what was sent.
@@ -143,4 +144,84 @@ async fn what_belonged_to_another_pipeline_of_the_name_is_neither_tied_nor_an_er
     theirs.claims.clear();
     keep_or_collect(&client, &Cache::default(), &collect, &mut theirs).await.expect("no error");
     assert!(requests(&seen).is_empty(), "the Secret is somebody else's");
+}
+
+/// With a backup on schedule, and one on request.
+fn case_with_backups() -> Case {
+    let mut case = case("Retain");
+    case.pipeline.annotations_mut().insert(BACKUP.into(), "now".into());
+    case
+}
+
+/// What comes of a pass, and what it asks for: `METHOD resource/name`.
+async fn applied(case: &Case, refusal: Refusal) -> (Result<Applied, ApplyError>, Vec<String>) {
+    let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("it can be planned");
+    let (client, seen) = server(refusal);
+    let desired = desired(&plan, &tokens());
+    let applied = apply(&client, &Cache::default(), &plan, &desired, &case.observed.children).await;
+    let lines = requests(&seen).into_iter().map(|(line, _)| {
+        let (method, path) = line.split_once(' ').expect("a method and a path");
+        let mut ends = path.rsplitn(3, '/');
+        let (name, resource) = (ends.next().unwrap_or_default(), ends.next().unwrap_or_default());
+        format!("{method} {resource}/{name}")
+    });
+    (applied, lines.collect())
+}
+
+fn has(lines: &[String], part: &str) -> bool {
+    lines.iter().any(|line| line.contains(part))
+}
+
+fn forbidden() -> Value {
+    json!({"status": "Failure", "code": 403, "reason": "Forbidden", "message": "exceeded quota: small"})
+}
+
+#[tokio::test]
+async fn a_volume_for_backups_that_is_refused_holds_up_backups_alone() {
+    let mut case = case_with_backups();
+    let (outcome, lines) = applied(&case, None).await;
+    assert!(outcome.expect("a pass").refused_backup.is_none());
+    assert!(has(&lines, "PATCH cronjobs/lab-backup") && has(&lines, "PATCH jobs/lab-backup-"), "{lines:?}");
+
+    let refused = Some(("persistentvolumeclaims/lab-backup", forbidden()));
+    let (outcome, lines) = applied(&case, refused.clone()).await;
+    let made = outcome.expect("a pass");
+    let error = made.refused_backup.expect("it is told");
+    assert_eq!(error.to_string(), "apply PersistentVolumeClaim lab-backup");
+    assert!(made.broker.is_some() && made.database.is_some() && made.bridge.is_some());
+    assert!(!has(&lines, "jobs/"), "it would wait for the volume: {lines:?}");
+
+    // What was made before stays, and is changed where it can be.
+    let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("it can be planned");
+    let desired = desired(&plan, &tokens());
+    let backups = desired.backups.wanted().expect("backups");
+    case.observed.children.cron_jobs = backups.cron_job.clone().into_iter().collect();
+    case.observed.children.jobs = backups.job.clone().into_iter().collect();
+    let (outcome, lines) = applied(&case, refused).await;
+    assert!(outcome.expect("a pass").refused_backup.is_some());
+    assert!(has(&lines, "PATCH cronjobs/lab-backup"), "{lines:?}");
+    assert!(!has(&lines, "DELETE"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_schedule_that_is_refused_holds_up_no_backup_on_request() {
+    let (applied, lines) = applied(&case_with_backups(), Some(("cronjobs", forbidden()))).await;
+    assert!(applied.expect("a pass").refused_backup.is_some());
+    assert!(has(&lines, "PATCH jobs/lab-backup-"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_going_and_a_restore_that_is_refused_end_the_pass() {
+    let cause = json!({"reason": "NamespaceTerminating", "message": "namespace test is being terminated"});
+    let mut going = forbidden();
+    going["details"] = json!({"causes": [cause]});
+    let refused = Some(("persistentvolumeclaims/lab-backup", going));
+    let (ended, _) = applied(&case_with_backups(), refused).await;
+    assert!(ended.expect_err("it ends").namespace_is_going());
+
+    let mut case = case("Retain");
+    let from = json!({"volume": {"claimName": "old"}});
+    case.pipeline.spec.database.restore_from = serde_json::from_value(from).expect("a restore");
+    let (ended, lines) = applied(&case, Some(("jobs/lab-restore", forbidden()))).await;
+    assert!(ended.is_err() && has(&lines, "PATCH jobs/lab-restore"), "{lines:?}");
 }

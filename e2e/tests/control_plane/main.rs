@@ -3,6 +3,7 @@
 //! What would run in pods is played by fakes (`stage`), which make everything ready at once. So these tests
 //! show what the operator asks and writes, and not that messages flow.
 
+mod backups;
 mod failover;
 mod failures;
 mod faults;

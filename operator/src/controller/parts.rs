@@ -73,6 +73,7 @@ pub(super) fn facts(
     database: Access,
     bridge: Part,
     dashboard: Option<Part>,
+    unmade: Option<Part>,
 ) -> Facts {
     let mut broker = match &plan.broker {
         Broker::Managed(_) => workload::of_stateful_set(Component::Broker, applied.broker.as_ref(), children),
@@ -87,7 +88,7 @@ pub(super) fn facts(
         }
         DatabasePlace::External(_) => database.part,
     };
-    let mut backup = backup(plan, children);
+    let mut backup = backup(plan, children, unmade);
     for (component, why) in applied.not_grown {
         let part = match component {
             Component::Broker => &mut broker,
@@ -115,19 +116,16 @@ pub(super) fn facts(
 }
 
 /// How backups went, or why none is made.
-fn backup(plan: &Plan, children: &Children) -> Option<Backup> {
+fn backup(plan: &Plan, children: &Children, unmade: Option<Part>) -> Option<Backup> {
     let backups = plan.backups.as_ref()?;
-    let known = workload::of_backups(children);
-    Some(match &backups.refused {
-        Some(refusal) => {
-            Backup { last: Some(Part::not_ready(refusal.reason(), refusal.to_string())), ..known }
-        }
-        None => known,
-    })
+    let Backup { last, made } = workload::of_backups(children);
+    let refusal = backups.refused.as_ref();
+    let refused = refusal.map(|refusal| Part::not_ready(refusal.reason(), refusal.to_string()));
+    Some(Backup { last: refused.or(unmade).or(last), made })
 }
 
 /// How the parts of a hibernating pipeline are: at rest, or on the way there.
-pub(super) fn asleep(plan: &Plan, children: &Children) -> Facts {
+pub(super) fn asleep(plan: &Plan, children: &Children, unmade: Option<Part>) -> Facts {
     // What has ended keeps its last words.
     let pods: Vec<Pod> = children.pods.iter().filter(|pod| !workload::has_ended(pod)).cloned().collect();
     let rest = |component| match pods_of(component, &pods).next() {
@@ -152,7 +150,7 @@ pub(super) fn asleep(plan: &Plan, children: &Children) -> Facts {
             Dashboard::Managed { .. } => rest(Component::Dashboard),
             Dashboard::External { .. } => elsewhere(),
         }),
-        backup: backup(plan, children),
+        backup: backup(plan, children, unmade),
         endpoints: endpoints(plan),
     };
     Facts::Asleep { settled: plan.sleep.database && pods.is_empty(), parts: Box::new(parts) }

@@ -162,23 +162,34 @@ pub(super) async fn tell(context: &Context, pipeline: &IoTPipeline, error: Error
 /// Failures that go away by themselves are not the user's business; the others are, and so are those that should have
 /// gone away and have not. So many passes in a row have failed before this one.
 fn to_tell(error: &Error, before: u32) -> Option<Facts> {
-    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    let code = causes.find_map(answer).map(|answer| answer.code);
-    let reason = match error {
+    match enduring(error) {
+        Some(reason) => Some(Facts::Failed { reason: reason.into(), message: describe(error) }),
+        None => lasting(error, before, code(error) == Some(409)),
+    }
+}
+
+/// In one word, what doesn't go away by itself.
+pub(super) fn enduring(error: &Error) -> Option<&'static str> {
+    match error {
         Error::Apply(ApplyError::NameTaken { .. }) | Error::Observe(ObserveError::NameTaken(_)) => {
-            "NameTaken"
+            Some("NameTaken")
         }
-        Error::Apply(ApplyError::StillGoing { .. }) => "WaitingForDeletion",
-        Error::Apply(_) | Error::Observe(_) => match code {
-            Some(403) => "Forbidden",
+        Error::Apply(ApplyError::StillGoing { .. }) => Some("WaitingForDeletion"),
+        Error::Apply(_) | Error::Observe(_) => match code(error)? {
+            403 => Some("Forbidden"),
             // Of what is to be made: the cluster doesn't have the kind.
-            Some(404) if matches!(error, Error::Apply(_)) => "KindNotFound",
-            Some(400 | 422) => "ObjectRefused",
-            _ => return lasting(error, before, code == Some(409)),
+            404 if matches!(error, Error::Apply(_)) => Some("KindNotFound"),
+            400 | 422 => Some("ObjectRefused"),
+            _ => None,
         },
-        Error::Status(_) | Error::TooSlow => return lasting(error, before, false),
-    };
-    Some(Facts::Failed { reason: reason.into(), message: describe(error) })
+        Error::Status(_) | Error::TooSlow => None,
+    }
+}
+
+/// The code of the API server's answer, if there was one.
+fn code(error: &Error) -> Option<u16> {
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    causes.find_map(answer).map(|answer| answer.code)
 }
 
 /// What is told of a failure that has not gone away by itself. Bridges are not followed while passes fail, so it must
