@@ -78,7 +78,9 @@ async fn take_back(client: &Client, stage: &Stage) -> Result<()> {
     let routes: Api<DynamicObject> = Api::namespaced_with(client.clone(), ROUTED, &kind);
     let count = async || anyhow::Ok(routes.list(&ListParams::default()).await?.items.len());
     eventually_true("the kind is served", SERVES, async || Ok(count().await? == 0)).await?;
-    let mut routed = spec();
+    let (mut plain, mut routed) = (spec(), spec());
+    plain["dashboard"] = json!({"image": {"tag": "1"}});
+    routed["dashboard"] = plain["dashboard"].clone();
     routed["dashboard"]["route"] =
         json!({"parentRefs": [{"name": "gateway"}], "hostnames": ["lab.example.com"]});
 
@@ -89,7 +91,7 @@ async fn take_back(client: &Client, stage: &Stage) -> Result<()> {
     told(client, ROUTED, "False", "DatabaseUnexpectedAnswer").await?;
     ensure!(count().await? == 0, "a route to nothing");
     stage.host_answers(&database, None);
-    for (spec, expected) in [(spec(), 0), (routed, 1), (spec(), 0)] {
+    for (spec, expected) in [(plain.clone(), 0), (routed, 1), (plain, 0)] {
         apply(client, pipeline(ROUTED, &spec)).await?;
         told(client, ROUTED, "True", "Ready").await?;
         ensure!(count().await? == expected, "{expected} routes were expected");

@@ -24,7 +24,8 @@ Look further, in this directory:
   MQTT:      kubectl -n lab port-forward service/lab-broker 8883:8883
              user raspberry, password:
              kubectl -n lab get secret lab-broker-raspberry -o jsonpath='{.data.password}' | base64 -d
-             mosquitto_pub -h 127.0.0.1 -q 1 -u raspberry -P … -t sensor/accelero/roll -m 359.9
+             kubectl -n lab get secret lab-broker-raspberry -o jsonpath='{.data.ca\\.crt}' | base64 -d > ca.crt
+             mosquitto_pub -h localhost -p 8883 --cafile ca.crt -q 1 -u raspberry -P … -t sensor/accelero/roll -m 359.9
   InfluxDB:  kubectl -n lab port-forward service/lab-database 8086:8086
              its API is at http://127.0.0.1:8086: organization lab, bucket mesure, token:
              kubectl -n lab get secret lab-database -o jsonpath='{.data.token}' | base64 -d";
