@@ -4,6 +4,7 @@ mod answers;
 mod backups;
 mod database;
 mod events;
+mod failures;
 mod follow;
 mod given;
 mod parts;
@@ -34,9 +35,9 @@ use crate::plan::{Identity, Plan, expiries};
 use crate::resources;
 use crate::resources::names::Names;
 use crate::status::Facts;
-use answers::asked_to_wait;
 pub(crate) use answers::describe;
 use backups::{Unmade, unmade};
+use failures::{Counted, Failures};
 use recent::Recent;
 use report::{before_expiry, refused, report, tell};
 use told::Told;
@@ -77,13 +78,14 @@ pub struct Context {
     written: Recent,
     /// When a pod was last touched, by its uid.
     touched: Recent,
-    /// When what makes backups could last not be written, by the pipeline's uid.
-    unmade: Recent,
     told: Told,
     /// The generation that a pass has just been for, by the pipeline's uid.
     passed: Recent<Option<i64>>,
     turns: Turns,
-    failures: Mutex<HashMap<String, u32>>,
+    /// Passes.
+    failures: Failures,
+    /// Writes of what makes backups.
+    unmade: Failures,
     /// By pipeline, its uid and the latest generation that was worked for.
     generations: Mutex<HashMap<String, (Option<String>, i64)>>,
 }
@@ -131,11 +133,11 @@ impl Context {
             cache: Arc::default(),
             written: Recent::default(),
             touched: Recent::default(),
-            unmade: Recent::default(),
             told: Told::default(),
             passed: Recent::default(),
             turns: Turns::default(),
-            failures: Mutex::default(),
+            failures: Failures::default(),
+            unmade: Failures::default(),
             generations: Mutex::default(),
         })
     }
@@ -219,7 +221,7 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
     let outcome = if result.is_ok() { Outcome::Success } else { Outcome::Failure };
     context.metrics.reconciled(outcome, started.elapsed());
     if result.is_ok() {
-        context.failures().remove(&key(&pipeline));
+        context.failures.end(&key(&pipeline));
     }
     result.map(|pause| pause.map_or_else(Action::await_change, Action::requeue))
 }
@@ -272,15 +274,10 @@ async fn pass(
     Ok(Some(before_expiry(pause.min(again), &plan, observed.now)))
 }
 
-/// Twice as long after every failure in a row, each pipeline for itself; longer if the API server asks for it.
+/// Each pipeline for itself.
 fn error_policy(pipeline: Arc<IoTPipeline>, error: &Error, context: Arc<Context>) -> Action {
     context.cache.distrust(&pipeline.namespace().unwrap_or_default(), &pipeline.name_any());
-    let mut failures = context.failures();
-    let count = failures.entry(key(&pipeline)).or_insert(0);
-    *count += 1;
-    let pause = Duration::from_secs(1 << (*count - 1).min(5))
-        .min(LONGEST_PAUSE)
-        .max(asked_to_wait(error).min(PASS_LIMIT));
+    let Counted { pause, .. } = context.failures.count(key(&pipeline), error);
     tracing::warn!(
         pipeline = key(&pipeline),
         error = %describe(error),
@@ -306,15 +303,12 @@ impl Context {
     /// It has gone. Each pass asks for another, so of each that goes a controller tells once that it isn't there.
     fn forget(&self, namespace: &str, name: &str) {
         let key = format!("{namespace}/{name}");
-        self.failures().remove(&key);
+        self.failures.end(&key);
+        self.unmade.end(&key);
         self.generations.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         self.followed.pause(&key);
         self.given.forget(namespace, name);
         self.cache.trust(namespace, name);
-    }
-
-    fn failures(&self) -> std::sync::MutexGuard<'_, HashMap<String, u32>> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -354,17 +348,15 @@ mod tests {
         let gone = Arc::new(pipeline("a", 2));
         context.is_outdated(&gone);
         error_policy(gone, &Error::TooSlow, context.clone());
-        assert_eq!(
-            (context.failures().len(), context.generations.lock().expect("nobody panics").len()),
-            (1, 1)
-        );
+        let kept = || {
+            let generations = context.generations.lock().expect("nobody panics").len();
+            (!context.failures.lasting("n/lab").is_zero(), generations)
+        };
+        assert_eq!(kept(), (true, 1));
         context.forget("n", "other");
-        assert_eq!(context.failures().len(), 1);
+        assert_eq!(kept(), (true, 1));
         context.forget("n", "lab");
-        assert_eq!(
-            (context.failures().len(), context.generations.lock().expect("nobody panics").len()),
-            (0, 0)
-        );
+        assert_eq!(kept(), (false, 0));
     }
 
     #[tokio::test]

@@ -6,13 +6,14 @@ use api::iotpipeline::IoTPipeline;
 use kube::ResourceExt;
 
 use super::answers::describe;
+use super::failures::Counted;
 use super::report::enduring;
 use super::{Context, Error, LONGEST_PAUSE};
 use crate::apply::ApplyError;
 use crate::status::Part;
 
-/// After what may go away by itself.
-const SOON: Duration = Duration::from_secs(5);
+/// What has failed for no longer than this goes away by itself.
+const HICCUP: Duration = Duration::from_secs(10);
 
 /// What became of that which makes backups.
 pub(super) struct Unmade {
@@ -24,23 +25,26 @@ pub(super) struct Unmade {
 
 /// What is told of something that was refused, and when it is tried again.
 pub(super) fn unmade(context: &Context, pipeline: &IoTPipeline, refused: Option<ApplyError>) -> Unmade {
+    let key = super::key(pipeline);
     let Some(error) = refused.map(Error::Apply) else {
+        context.unmade.end(&key);
         return Unmade { told: None, again: Duration::MAX };
     };
-    tracing::warn!(pipeline = super::key(pipeline), error = %describe(&error), "backups can't be made");
+    let lasts = context.unmade.lasting(&key);
+    let Counted { pause, is_news } = context.unmade.count(key.clone(), &error);
+    if is_news {
+        tracing::warn!(pipeline = key, error = %describe(&error), "backups can't be made");
+    }
     if enduring(&error).is_some() {
         return Unmade { told: told(&error, false), again: LONGEST_PAUSE };
     }
     context.cache.distrust(&pipeline.namespace().unwrap_or_default(), &pipeline.name_any());
-    let uid = pipeline.uid().unwrap_or_default();
-    let is_repeated = context.unmade.is_within(&uid, LONGEST_PAUSE);
-    context.unmade.note(uid, ());
-    Unmade { told: told(&error, is_repeated), again: SOON }
+    Unmade { told: told(&error, lasts > HICCUP), again: pause }
 }
 
 /// As `Ready` would tell it, if more depended on it.
-fn told(error: &Error, is_repeated: bool) -> Option<Part> {
-    let reason = enduring(error).or_else(|| is_repeated.then_some("WriteFailed"))?;
+fn told(error: &Error, is_lasting: bool) -> Option<Part> {
+    let reason = enduring(error).or_else(|| is_lasting.then_some("WriteFailed"))?;
     Some(Part::not_ready(reason, describe(error)))
 }
 
@@ -58,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_is_told_at_once_and_a_hiccup_from_its_second_time_on() {
+    fn what_stays_is_told_at_once_and_a_hiccup_if_it_lasts() {
         let message = "apply PersistentVolumeClaim lab-backup: exceeded quota";
         for (code, reason) in [(403, "Forbidden"), (404, "KindNotFound"), (422, "ObjectRefused")] {
             assert_eq!(told(&refused(code), false), Some(Part::not_ready(reason, message)));

@@ -142,7 +142,10 @@ async fn refresh_bridges(
         0 => Part::ready("none is leaving"),
         count => Part::not_ready(
             "Draining",
-            format!("bridges that are to leave: {count}; they take what the broker still holds for them"),
+            format!(
+                "bridges that are to leave: {count}; they take what the broker still holds for them (of one that can't \
+                 be placed, delete volume claim and pod, if what waits for it may go)"
+            ),
         ),
     });
     Ok((part, heard))

@@ -26,11 +26,11 @@ const TRIES: u32 = 3;
 /// A failure that can't be told within this is told by a later pass.
 const TELLING: Duration = Duration::from_secs(10);
 
-/// So many failures in a row go away by themselves,
-const HICCUPS: u32 = 1;
+/// What has failed for no longer than this goes away by itself,
+const HICCUP: Duration = Duration::from_secs(2);
 
-/// and so many, if each is because somebody else was faster.
-const CONFLICTS: u32 = 3;
+/// and if each time somebody else was faster, after this.
+const CONFLICT: Duration = Duration::from_secs(6);
 
 /// Writes the status if it changed, and tells what a user should know. Returns when to look again.
 pub(super) async fn report(
@@ -148,8 +148,8 @@ pub(super) fn before_expiry(pause: Duration, plan: &Plan, now: jiff::Timestamp) 
 
 /// Reports a failure that doesn't go away by itself. The pass comes again in any case.
 pub(super) async fn tell(context: &Context, pipeline: &IoTPipeline, error: Error) -> Error {
-    let before = context.failures().get(&super::key(pipeline)).copied().unwrap_or(0);
-    let Some(facts) = to_tell(&error, before) else { return error };
+    let lasts = context.failures.lasting(&super::key(pipeline));
+    let Some(facts) = to_tell(&error, lasts) else { return error };
     let untold = match timeout(TELLING, report(context, pipeline, &facts)).await {
         Ok(Ok(_)) => return error,
         Ok(Err(untold)) => describe(&untold),
@@ -160,11 +160,11 @@ pub(super) async fn tell(context: &Context, pipeline: &IoTPipeline, error: Error
 }
 
 /// Failures that go away by themselves are not the user's business; the others are, and so are those that should have
-/// gone away and have not. So many passes in a row have failed before this one.
-fn to_tell(error: &Error, before: u32) -> Option<Facts> {
+/// gone away and have not. Passes have failed for so long.
+fn to_tell(error: &Error, lasts: Duration) -> Option<Facts> {
     match enduring(error) {
         Some(reason) => Some(Facts::Failed { reason: reason.into(), message: describe(error) }),
-        None => lasting(error, before, code(error) == Some(409)),
+        None => lasting(error, lasts, code(error) == Some(409)),
     }
 }
 
@@ -194,10 +194,10 @@ fn code(error: &Error) -> Option<u16> {
 
 /// What is told of a failure that has not gone away by itself. Bridges are not followed while passes fail, so it must
 /// not look as if all were well.
-fn lasting(error: &Error, before: u32, is_conflict: bool) -> Option<Facts> {
-    let patience = if is_conflict { CONFLICTS } else { HICCUPS };
+fn lasting(error: &Error, lasts: Duration, is_conflict: bool) -> Option<Facts> {
+    let patience = if is_conflict { CONFLICT } else { HICCUP };
     // Who can't be reached takes no status either.
-    if before < patience || is_unreachable(error) {
+    if lasts < patience || is_unreachable(error) {
         return None;
     }
     let text = describe(error);
@@ -238,16 +238,16 @@ mod tests {
         Error::Observe(ObserveError::List { kind: "Secret".into(), source })
     }
 
-    /// What is told of a failure after so many others.
-    fn told(error: &Error, before: u32) -> Option<(String, String)> {
-        match to_tell(error, before)? {
+    /// What is told of a failure after so many seconds of others.
+    fn told(error: &Error, lasts: u64) -> Option<(String, String)> {
+        match to_tell(error, Duration::from_secs(lasts))? {
             Facts::Failed { reason, message } => Some((reason, message)),
             other => panic!("{other:?}"),
         }
     }
 
-    fn reason(error: &Error, before: u32) -> Option<String> {
-        told(error, before).map(|(reason, _)| reason)
+    fn reason(error: &Error, lasts: u64) -> Option<String> {
+        told(error, lasts).map(|(reason, _)| reason)
     }
 
     #[test]
@@ -260,19 +260,19 @@ mod tests {
             (Error::Observe(ObserveError::NameTaken("s".into())), "NameTaken"),
         ];
         for (error, expected) in cases {
-            for before in [0, 9] {
-                assert_eq!(reason(&error, before).as_deref(), Some(expected), "{error:?}");
+            for lasts in [0, 9] {
+                assert_eq!(reason(&error, lasts).as_deref(), Some(expected), "{error:?}");
             }
         }
     }
 
     #[test]
-    fn what_should_have_gone_away_is_told_from_its_second_time_on() {
+    fn what_should_have_gone_away_is_told_when_it_has_lasted_for_two_seconds() {
         for code in [401, 429, 500, 503, 504] {
             for (error, expected) in
                 [(write(answered(code, "no")), "WriteFailed"), (read(answered(code, "no")), "ReadFailed")]
             {
-                let reasons = [0, 1, 30].map(|before| reason(&error, before));
+                let reasons = [1, 2, 30].map(|lasts| reason(&error, lasts));
                 assert_eq!(
                     reasons,
                     [None, Some(expected.to_owned()), Some(expected.to_owned())],
@@ -280,15 +280,15 @@ mod tests {
                 );
             }
         }
-        assert_eq!([0, 1].map(|before| reason(&Error::TooSlow, before)), [None, Some("TooSlow".to_owned())]);
+        assert_eq!([0, 2].map(|lasts| reason(&Error::TooSlow, lasts)), [None, Some("TooSlow".to_owned())]);
         let unwritten = Error::Status(answered(500, "no"));
-        assert_eq!([0, 1, 30].map(|before| reason(&unwritten, before)), [None, None, None]);
+        assert_eq!([0, 2, 30].map(|lasts| reason(&unwritten, lasts)), [None, None, None]);
     }
 
     #[test]
     fn who_was_faster_a_few_times_is_nobody_s_business() {
-        let reasons = [0, 1, 2, 3].map(|before| reason(&write(answered(409, "no")), before));
-        assert_eq!(reasons, [None, None, None, Some("WriteFailed".to_owned())]);
+        let reasons = [0, 5, 6].map(|lasts| reason(&write(answered(409, "no")), lasts));
+        assert_eq!(reasons, [None, None, Some("WriteFailed".to_owned())]);
     }
 
     #[tokio::test]
@@ -297,22 +297,22 @@ mod tests {
         assert_eq!([write(away()), read(away())].map(|error| reason(&error, 30)), [None, None]);
         let late = timeout(Duration::ZERO, std::future::pending::<()>()).await.expect_err("it is late");
         let hangs = read(Box::new(kube::Error::Service(Box::new(late))));
-        assert_eq!([0, 1].map(|before| reason(&hangs, before)), [None, Some("ReadFailed".to_owned())]);
+        assert_eq!([1, 2].map(|lasts| reason(&hangs, lasts)), [None, Some("ReadFailed".to_owned())]);
     }
 
     #[test]
     fn what_is_told_of_a_lasting_failure_says_what_to_do() {
-        let message = |error: &Error, before| told(error, before).expect("it is told").1;
+        let message = |error: &Error, lasts| told(error, lasts).expect("it is told").1;
         let webhook = write(answered(500, "failed calling webhook \"x\""));
         let until = "until a pass succeeds, how the parts are is not known";
         assert_eq!(
-            message(&webhook, 1),
+            message(&webhook, 2),
             format!(
                 "apply Service lab-broker: failed calling webhook \"x\": ask who runs that webhook; {until}"
             )
         );
-        assert!(message(&read(answered(500, "no")), 1).contains("see to the API server"));
-        assert!(message(&write(answered(409, "no")), 3).contains("somebody else changes it"));
-        assert!(message(&Error::TooSlow, 1).starts_with("give up after 45 s: see to"));
+        assert!(message(&read(answered(500, "no")), 2).contains("see to the API server"));
+        assert!(message(&write(answered(409, "no")), 6).contains("somebody else changes it"));
+        assert!(message(&Error::TooSlow, 45).starts_with("give up after 45 s: see to"));
     }
 }
