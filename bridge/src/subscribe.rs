@@ -197,10 +197,9 @@ impl Subscriber {
             self.version.write(Packet::Unsubscribe(unsubscribe), out).expect("a filter fits into a packet");
             self.granted.remove(&filter);
             // The broker grants what was asked for before, and ends it then.
-            let is_ended = |asked: &&mut Option<(String, Subscription)>| {
-                asked.as_ref().is_some_and(|(asked, _)| *asked == filter)
-            };
-            self.subscribing.values_mut().filter(is_ended).for_each(|asked| *asked = None);
+            for asked in self.subscribing.values_mut() {
+                asked.take_if(|(asked, _)| *asked == filter);
+            }
             self.unsubscribing.insert(packet_id, filter);
         }
     }

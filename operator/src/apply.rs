@@ -123,9 +123,8 @@ pub async fn apply(
     desired: &Desired,
     children: &Children,
 ) -> Result<Applied, ApplyError> {
-    let absent_secrets = &children.absent_secrets;
-    let mut pass =
-        Pass { client, cache, pipeline: &plan.pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
+    let mut pass = Pass::new(client, cache, &plan.pipeline);
+    pass.absent_secrets = &children.absent_secrets;
     let Desired {
         authority,
         certificates,
@@ -230,8 +229,7 @@ pub async fn ask_for_certificates(
     desired: &[Certificate],
     observed: &[Certificate],
 ) -> Result<(), ApplyError> {
-    let absent_secrets = &BTreeSet::new();
-    let mut pass = Pass { client, cache, pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
+    let mut pass = Pass::new(client, cache, pipeline);
     for certificate in desired {
         pass.one(observed, certificate).await?;
     }
@@ -249,10 +247,7 @@ pub async fn apply_again(
     observed: &[StatefulSet],
     desired: &StatefulSet,
 ) -> Result<StatefulSet, ApplyError> {
-    let absent_secrets = &BTreeSet::new();
-    let mut pass =
-        Pass { client, cache, pipeline: &plan.pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
-    pass.one(observed, desired).await
+    Pass::new(client, cache, &plan.pipeline).one(observed, desired).await
 }
 
 /// A version that no object has, since the first change of etcd's is its second: an apply with it makes an object, and
@@ -279,6 +274,13 @@ fn write_error<K: Resource<DynamicType = ()>>(
     source: kube::Error,
 ) -> ApplyError {
     ApplyError::Write { verb, kind: K::kind(&()).into_owned(), name: name.into(), source: Box::new(source) }
+}
+
+impl<'a> Pass<'a> {
+    fn new(client: &'a Client, cache: &'a Cache, pipeline: &'a Identity) -> Self {
+        static NONE: BTreeSet<String> = BTreeSet::new();
+        Self { client, cache, absent_secrets: &NONE, pipeline, kept: Vec::new(), writes: 0 }
+    }
 }
 
 impl Pass<'_> {

@@ -10,10 +10,11 @@ use iotpipeline_e2e::operator_process::Operator;
 use iotpipeline_e2e::stage::Stage;
 use k8s_openapi::api::batch::v1::CronJob;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ResourceQuota};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
+use crate::failures::injection::{quota, until_refused};
 use crate::failures::{pipeline, told};
 
 const NAMESPACE: &str = "backups";
@@ -53,7 +54,10 @@ async fn life(client: &Client) -> Result<()> {
     told(client, NAMESPACE, "True", "Ready").await?;
 
     let quotas: Api<ResourceQuota> = Api::namespaced(client.clone(), NAMESPACE);
-    quota(&quotas, &claims).await?;
+    quota(&quotas, "persistentvolumeclaims").await?;
+    let tried = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    let tried = serde_json::from_value(json!({"metadata": {"name": "tried"}, "spec": tried}))?;
+    until_refused(&claims, &tried, 403).await?;
     apply(client, pipeline(NAMESPACE, &to_volume("a"))).await?;
     backups_are(client, "False", "Forbidden").await?;
     // The next spec is carried out all the same.
@@ -81,28 +85,6 @@ async fn life(client: &Client) -> Result<()> {
     })
     .await?;
     backups_are(client, "Unknown", "NoBackup").await
-}
-
-/// A quota that no volume fits in. Its status is what the quota controller would write, without which nothing is
-/// admitted.
-async fn quota(quotas: &Api<ResourceQuota>, claims: &Api<PersistentVolumeClaim>) -> Result<()> {
-    let hard = json!({"persistentvolumeclaims": "1"});
-    let quota = json!({"metadata": {"name": "none"}, "spec": {"hard": hard}});
-    quotas.create(&PostParams::default(), &serde_json::from_value(quota)?).await?;
-    let status = json!({"status": {"hard": hard, "used": {"persistentvolumeclaims": "1"}}});
-    quotas.patch_status("none", &PatchParams::default(), &Patch::Merge(status)).await?;
-    let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
-    let tried: PersistentVolumeClaim =
-        serde_json::from_value(json!({"metadata": {"name": "tried"}, "spec": spec}))?;
-    let trial = PostParams { dry_run: true, ..PostParams::default() };
-    eventually_true("the API server knows the quota", SOON, async || {
-        match claims.create(&trial, &tried).await {
-            Ok(_) => Ok(false),
-            Err(kube::Error::Api(refusal)) => Ok(refusal.code == 403),
-            Err(error) => Err(error.into()),
-        }
-    })
-    .await
 }
 
 /// Waits until `BackupReady` says this of the spec as it is; the pipeline is ready then, too.

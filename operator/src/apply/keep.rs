@@ -1,8 +1,6 @@
 //! What outlives a pipeline or goes with it, as its deletion policy says: volumes, and the Secret without which the
 //! database's is useless.
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Client, ResourceExt};
@@ -25,8 +23,7 @@ pub async fn keep_or_collect(
     pipeline: &Identity,
     children: &mut Children,
 ) -> Result<(), ApplyError> {
-    let absent_secrets = &BTreeSet::new();
-    let pass = Pass { client, cache, pipeline, absent_secrets, kept: Vec::new(), writes: 0 };
+    let pass = Pass::new(client, cache, pipeline);
     let mut outcome: Result<(), ApplyError> = Ok(());
     for claim in &mut children.claims {
         let tied = pass.tie(claim).await;

@@ -91,7 +91,7 @@ impl Injection {
                 event(client, claim.object_ref(&()), "Warning", reason, message).await?;
             }
             Self::Quota(part) => {
-                scene.quota().await?;
+                quota(&scene.api(), "pods").await?;
                 stage.pod_goes::<StatefulSet>(namespace, part).await?;
             }
             Self::Says(words) => stage.bridges_say(namespace, Some(*words)),
@@ -216,17 +216,6 @@ impl Scene<'_> {
         Ok(claims.patch_status(&claim_name(part), &PatchParams::default(), &pending).await?)
     }
 
-    /// A real quota. Its usage is what the quota controller would write, without which nothing is admitted.
-    async fn quota(&self) -> Result<()> {
-        let quota: ResourceQuota =
-            serde_json::from_value(json!({"metadata": {"name": "none"}, "spec": {"hard": {"pods": "1"}}}))?;
-        let quotas = self.api::<ResourceQuota>();
-        quotas.create(&PostParams::default(), &quota).await?;
-        let status = json!({"status": {"hard": {"pods": "1"}, "used": {"pods": "4"}}});
-        quotas.patch_status("none", &PatchParams::default(), &Patch::Merge(status)).await?;
-        Ok(())
-    }
-
     /// Lets a write be needed that a webhook without a server refuses, once the API server asks it.
     async fn webhook_breaks(&self) -> Result<Instant> {
         let Self { client, namespace, .. } = self;
@@ -249,15 +238,7 @@ impl Scene<'_> {
         let services = self.api::<Service>();
         let tried: Service =
             serde_json::from_value(json!({"metadata": {"name": "tried"}, "spec": {"ports": [{"port": 1}]}}))?;
-        let trial = PostParams { dry_run: true, ..PostParams::default() };
-        eventually_true("the API server asks the webhook", PATIENCE, async || {
-            match services.create(&trial, &tried).await {
-                Ok(_) => Ok(false),
-                Err(kube::Error::Api(refusal)) => Ok(refusal.code == 500),
-                Err(error) => Err(error.into()),
-            }
-        })
-        .await?;
+        until_refused(&services, &tried, 500).await?;
         let start = Instant::now();
         services.delete("lab-broker", &DeleteParams::default()).await?;
         Ok(start)
@@ -273,6 +254,32 @@ impl Scene<'_> {
         tokio::time::sleep(Duration::from_secs(u64::try_from(left).unwrap_or(0))).await;
         Ok(Instant::now())
     }
+}
+
+/// A real quota, that nothing new of this kind fits in. Its usage is what the quota controller would write, without which
+/// nothing is admitted.
+pub(crate) async fn quota(quotas: &Api<ResourceQuota>, kind: &str) -> Result<()> {
+    let quota = json!({"metadata": {"name": "none"}, "spec": {"hard": {kind: "1"}}});
+    quotas.create(&PostParams::default(), &serde_json::from_value(quota)?).await?;
+    let status = json!({"status": {"hard": {kind: "1"}, "used": {kind: "4"}}});
+    quotas.patch_status("none", &PatchParams::default(), &Patch::Merge(status)).await?;
+    Ok(())
+}
+
+/// Waits until the API server refuses a new object with this code.
+pub(crate) async fn until_refused<K>(api: &Api<K>, tried: &K, code: u16) -> Result<()>
+where
+    K: Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
+{
+    let trial = PostParams { dry_run: true, ..PostParams::default() };
+    eventually_true(format!("it is refused with {code}"), PATIENCE, async || {
+        match api.create(&trial, tried).await {
+            Ok(_) => Ok(false),
+            Err(kube::Error::Api(refusal)) => Ok(refusal.code == code),
+            Err(error) => Err(error.into()),
+        }
+    })
+    .await
 }
 
 fn claim_name(part: &str) -> String {
