@@ -83,7 +83,17 @@ impl Pipeline {
         Forward::to_service(&self.namespace, &self.part("broker"), "mqtts", Some(tls)).await
     }
 
-    /// A local port that leads to the broker, for who has this certificate and key.
+    /// A local port that leads to the broker, for a user with a certificate.
+    ///
+    /// # Errors
+    /// If there is no such user, or no such service.
+    pub async fn broker_as(&self, user: &str) -> Result<Forward> {
+        let secret = self.part(&format!("broker-{user}"));
+        let (certificate, key) = (self.secret(&secret, "tls.crt"), self.secret(&secret, "tls.key"));
+        self.broker_for(&certificate.await?, &key.await?).await
+    }
+
+    /// The same, for who has this certificate and key.
     ///
     /// # Errors
     /// If there is no such service.

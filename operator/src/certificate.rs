@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use rustls::RootCertStore;
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::ring;
+use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
@@ -88,12 +89,12 @@ impl Pair {
         let validity = Validity::of(leaf).ok_or(CertificateError::Certificate)?;
         let parsed = ParsedCertificate::try_from(leaf).map_err(|_| CertificateError::Certificate)?;
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|_| CertificateError::Key)?;
-        CertifiedKey::from_der(certificates.clone(), key, &ring::default_provider()).map_err(|error| {
-            match error {
+        CertifiedKey::from_der(certificates.clone(), key, &default_provider()).map_err(
+            |error| match error {
                 rustls::Error::InconsistentKeys(_) => CertificateError::Pair,
                 _ => CertificateError::Key,
-            }
-        })?;
+            },
+        )?;
         if now >= validity.until {
             return Err(CertificateError::Expired(validity.until));
         }
@@ -117,6 +118,16 @@ impl Pair {
     }
 }
 
+/// The file in a directory of authorities in which OpenSSL looks for this one: named by the first bytes of its name's
+/// SHA-1, of a name that is one string of UTF-8 without capitals, as those of pipelines' authorities are. Nothing, if
+/// it is no certificate. <https://docs.openssl.org/3.0/man3/X509_LOOKUP_hash_dir/>
+pub fn directory_name(authority: &str) -> Option<String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(chain(authority)?);
+    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &roots.roots.first()?.subject);
+    Some(format!("{:08x}.0", u32::from_le_bytes(*hash.as_ref().first_chunk()?)))
+}
+
 fn chain(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().ok()
 }
@@ -134,7 +145,7 @@ fn verify(
     if roots.is_empty() {
         return Err(CertificateError::Authority);
     }
-    let provider = ring::default_provider();
+    let provider = default_provider();
     let now = UnixTime::since_unix_epoch(Duration::from_secs(now.as_second().unsigned_abs()));
     let verified = match subject {
         Subject::Server(_) => {

@@ -38,7 +38,7 @@ pub struct Credentials {
     pub bridge_token: Option<String>,
     /// The token that InfluxDB made for the dashboard.
     pub dashboard_token: Option<String>,
-    /// The pipeline's own authority, if it signs anything, and what it signed.
+    /// The pipeline's own authority, if it has one, and what it signed.
     pub signed: Option<Signed>,
     /// When passwords and tokens were made anew, by Secret, as far as they were.
     pub rotated: BTreeMap<String, String>,
@@ -179,10 +179,10 @@ fn outdated_tokens(
     outdated.collect()
 }
 
-/// Whether the pipeline's own authority has anything to sign.
+/// Whether the pipeline has an authority of its own: a broker knows it before the first user has a certificate.
 fn signs(pipeline: &IoTPipeline) -> bool {
-    let has_users = pipeline.spec.broker.users.iter().any(|user| user.certificate.is_some());
-    has_users || tls_of_parts(&pipeline.spec).iter().any(|(_, tls)| is_own(tls))
+    let has_broker = pipeline.spec.broker.external.is_none();
+    has_broker || tls_of_parts(&pipeline.spec).iter().any(|(_, tls)| is_own(tls))
 }
 
 fn is_own(tls: &Tls) -> bool {

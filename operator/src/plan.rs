@@ -131,8 +131,8 @@ pub struct ManagedBroker {
     pub tls: ServerTls,
     /// Whether it can be reached without TLS too.
     pub plain: bool,
-    /// The authorities that sign its users' certificates, as PEM, if users have any.
-    pub clients_ca: Option<String>,
+    /// The authorities that sign its users' certificates, as PEM, by the names of their files.
+    pub authorities: BTreeMap<String, String>,
     /// Who may connect.
     pub users: Vec<User>,
 }

@@ -8,9 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use iotpipeline_operator::plan::Plan;
-use iotpipeline_operator::resources::{Desired, desired};
+use iotpipeline_operator::resources::desired;
 use serde_json::{Value, json};
-use support::{Case, config, tokens};
+use support::{Case, config, templates as templates_of, tokens};
 
 /// The examples, and all of which the golden tests have the objects.
 fn cases() -> Vec<String> {
@@ -33,14 +33,7 @@ fn templates() -> Value {
     let of = |case: String| {
         let read = Case::read(&here().join(&case));
         let plan = Plan::new(&read.pipeline, &read.observed, &config()).expect("it can be planned");
-        let Desired { broker, database, bridge, dashboard, .. } = desired(&plan, &tokens());
-        let templates = json!({
-            "broker": broker.map(|objects| objects.stateful_set.spec.template),
-            "database": database.map(|objects| objects.stateful_set.spec.template),
-            "bridge": bridge.wanted().map(|objects| objects.stateful_set.spec.template.clone()),
-            "dashboard": dashboard.wanted().map(|objects| objects.deployment.spec.template.clone()),
-        });
-        (case, templates)
+        (case, templates_of(&desired(&plan, &tokens())))
     };
     cases().into_iter().map(of).collect()
 }

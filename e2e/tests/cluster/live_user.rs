@@ -7,12 +7,18 @@ use iotpipeline_e2e::conditions::eventually_true;
 use iotpipeline_e2e::mqtt::{Client, try_connect};
 use iotpipeline_e2e::namespaces::{Namespace, with_namespace_alone};
 use iotpipeline_e2e::pipeline::Pipeline;
+use iotpipeline_e2e::port_forward::Forward;
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, PubAckReason};
 
 use crate::{NUMBERS, SOON};
 
 const GUEST: &str = "    - {name: guest, publish: [guest/#]}\n";
 const GUEST_WITH_MORE: &str = "    - {name: guest, publish: [guest/#, more/#]}\n";
+
+/// Users who come with a certificate.
+const CERTIFIED: &str = "    - {name: press, certificate: {}, publish: [press/#]}\n";
+const CERTIFIED_BOTH: &str = "    - {name: press, certificate: {}, publish: [press/#]}\n\
+                                  \x20   - {name: lathe, certificate: {}, publish: [lathe/#]}\n";
 
 /// As for a route, measured alone.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -72,13 +78,41 @@ async fn a_user_comes_gets_another_right_and_goes_within_2_s_each_and_no_other_i
         .await?;
         eventually_true("the guest is disconnected", LIMIT, async || Ok(!client.is_connected())).await?;
 
+        let (_door, mut press) = certified_user(&namespace, &pipeline).await?;
         ensure!(sensor.is_connected(), "the sensor was disconnected");
         ensure!(
             sensor.publish("load/a", "{}").await? != PubAckReason::NotAuthorized,
             "the sensor lost its right"
         );
+        takes_effect(&namespace, NUMBERS, "the press may do nothing more", async || {
+            Ok(press.publish("press/a", "1").await? == PubAckReason::NotAuthorized)
+        })
+        .await?;
         ensure!(pipeline.incarnations().await? == before, "a pod was restarted");
         Ok(())
     })
     .await;
+}
+
+/// The first user with a certificate comes, and another comes and goes beside it.
+async fn certified_user(namespace: &Namespace, pipeline: &Pipeline) -> Result<(Forward, Client)> {
+    takes_effect(namespace, &with(CERTIFIED), "a user with a certificate is admitted", async || {
+        Ok(try_connect(pipeline.broker_as("press").await?.port, None).await? == ConnectReturnCode::Success)
+    })
+    .await?;
+    let door = pipeline.broker_as("press").await?;
+    let mut press = Client::connect(door.port, "press", None).await?;
+    ensure!(press.publish("press/a", "1").await? != PubAckReason::NotAuthorized);
+
+    takes_effect(namespace, &with(CERTIFIED_BOTH), "another one is admitted", async || {
+        Ok(try_connect(pipeline.broker_as("lathe").await?.port, None).await? == ConnectReturnCode::Success)
+    })
+    .await?;
+    takes_effect(namespace, &with(CERTIFIED), "it has gone", async || {
+        Ok(pipeline.secret("numbers-broker-lathe", "tls.crt").await.is_err())
+    })
+    .await?;
+    ensure!(press.is_connected(), "the press was disconnected");
+    ensure!(press.publish("press/a", "1").await? != PubAckReason::NotAuthorized, "the press lost its right");
+    Ok((door, press))
 }

@@ -53,9 +53,7 @@ async fn credentials_are_made_anew_without_a_loss_and_without_a_gap_in_the_dashb
             anyhow::Ok(pods)
         };
         let pods = keeps_its_pod().await?;
-        let user = pipeline.part("broker-gateway");
-        let certificate = pipeline.secret(&user, "tls.crt").await?;
-        let door = pipeline.broker_for(&certificate, &pipeline.secret(&user, "tls.key").await?).await?;
+        let door = pipeline.broker_as("gateway").await?;
         let (progress, mut seen) = watch::channel(0);
         let load = Load {
             port: door.port,
@@ -88,6 +86,7 @@ async fn credentials_are_made_anew_without_a_loss_and_without_a_gap_in_the_dashb
         let (account, after, gap) =
             tokio::try_join!(load.publish(&progress), rotation, longest_gap(&pipeline, &before[4], stop))?;
         println!("{} connections, the dashboard's longest gap was {gap:?}", account.connections);
+        ensure!(account.connections == 1, "a user with a certificate was disconnected: {account:?}");
         ensure!(account.without_subscriber == 0, "the bridge's session was lost: {account:?}");
         ensure!(gap < Duration::from_secs(3), "the dashboard was away for {gap:?}");
 

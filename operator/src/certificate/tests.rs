@@ -45,3 +45,11 @@ fn what_is_the_matter_is_said() {
     let other = rcgen::KeyPair::generate().expect("a key").serialize_pem();
     assert!(matches!(check(CERTIFICATE, &other), Err(CertificateError::Pair)));
 }
+
+#[test]
+fn an_authority_s_file_has_the_name_by_which_openssl_looks_for_it() {
+    // As `openssl x509 -hash` says.
+    let authority = include_str!("../../tests/support/authority.pem");
+    assert_eq!(directory_name(authority).as_deref(), Some("fe4d8312.0"));
+    assert_eq!(directory_name("no PEM"), None);
+}

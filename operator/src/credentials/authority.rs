@@ -3,6 +3,8 @@
 //! The next one is trusted for a week before it signs, so that every client has it by then; the one before is
 //! trusted until the last certificate that it signed has expired.
 
+use std::collections::BTreeMap;
+use std::iter;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,7 +13,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, PublicKeyData,
 };
 
-use crate::certificate::{Pair, Subject};
+use crate::certificate::{Pair, Subject, directory_name};
 use crate::resources::hash;
 
 const DAY: i64 = 86_400;
@@ -67,8 +69,16 @@ impl Authorities {
 
     /// All that are to be trusted, as PEM.
     pub fn trusted(&self) -> String {
-        let before = self.before.as_ref().map_or("", |before| before.certificate.as_str());
-        format!("{}{before}", self.newest.certificate)
+        self.each().collect()
+    }
+
+    /// The same as files of a directory in which OpenSSL looks for them, by their names.
+    pub fn files(&self) -> BTreeMap<String, String> {
+        self.each().filter_map(|authority| Some((directory_name(authority)?, authority.to_owned()))).collect()
+    }
+
+    fn each(&self) -> impl Iterator<Item = &str> {
+        iter::once(&self.newest).chain(&self.before).map(|pair| pair.certificate.as_str())
     }
 
     /// What is there, if it is still good, or else a new certificate.

@@ -45,11 +45,7 @@ pub(super) fn managed_broker(
         queue_bytes: requirements::bytes(broker.queue.as_deref(), "broker.queue")?,
         tls: server_tls(spec, Component::Broker, names, observed)?.ok_or(Refusal::NoCertificate)?,
         plain: broker.plain.unwrap_or_default(),
-        clients_ca: credentials
-            .signed
-            .as_ref()
-            .filter(|signed| !signed.clients.is_empty())
-            .map(|signed| signed.authorities.trusted()),
+        authorities: credentials.signed.as_ref().ok_or(Refusal::NoCertificate)?.authorities.files(),
         users,
     })
 }

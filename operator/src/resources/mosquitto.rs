@@ -40,11 +40,12 @@ const TLS: Listener =
     Listener { name: "mqtts", port: 8883, settings: "certfile @FILES@/tls.crt\nkeyfile @FILES@/tls.key\n" };
 
 /// For users with certificates: mosquitto takes the name from the certificate on all of a listener's connections, or
-/// on none. It reads the authorities at its start only, and what else is here on a signal.
+/// on none. A file of authorities is read at its start only, but a directory of them whenever one is met that it
+/// doesn't know yet. It is open without such users too: so the first one restarts nothing.
 const CERTIFICATES: Listener = Listener {
     name: "mqtts-cert",
     port: 8884,
-    settings: "certfile @FILES@/tls.crt\nkeyfile @FILES@/tls.key\ncafile @FILES@/clients-ca.crt\n\
+    settings: "certfile @FILES@/tls.crt\nkeyfile @FILES@/tls.key\ncapath @FILES@\n\
                require_certificate true\nuse_identity_as_username true\n",
 };
 
@@ -52,8 +53,7 @@ const CERTIFICATES: Listener = Listener {
 const PLAIN: Listener = Listener { name: "mqtt", port: 1883, settings: "" };
 
 fn listeners(broker: &ManagedBroker) -> Vec<Listener> {
-    let mut listeners = vec![TLS];
-    listeners.extend(broker.clients_ca.as_ref().map(|_| CERTIFICATES));
+    let mut listeners = vec![TLS, CERTIFICATES];
     listeners.extend(broker.plain.then_some(PLAIN));
     listeners
 }
@@ -64,12 +64,12 @@ pub fn desired(plan: &Plan, broker: &ManagedBroker) -> BrokerObjects {
     let (passwd, acl) = (passwd(plan, &broker.users), acl(plan, &broker.users));
     let ServerTls { pair, ca } = &broker.tls;
     let mut files = vec![("passwd", &passwd), ("acl", &acl), ("tls.crt", &pair.certificate)];
+    files.extend(broker.authorities.iter().map(|(name, authority)| (name.as_str(), authority)));
     let live = files.iter().map(|(_, text)| text.as_bytes()).collect::<Vec<_>>();
     let live_hash = hash(&live);
     let conf = conf(broker);
     files.extend([("mosquitto.conf", &conf), ("tls.key", &pair.key)]);
     files.extend(ca.as_ref().map(|ca| ("ca.crt", ca)));
-    files.extend(broker.clients_ca.as_ref().map(|ca| ("clients-ca.crt", ca)));
     let files: Vec<(&str, &str)> = files.into_iter().map(|(name, text)| (name, text.as_str())).collect();
     let ports: Vec<_> = listeners(broker).iter().map(|listener| (listener.name, listener.port)).collect();
     BrokerObjects {
@@ -110,17 +110,14 @@ fn user_secrets(plan: &Plan, broker: &ManagedBroker) -> Vec<Secret> {
 
 fn pod(pipeline: &Identity, broker: &ManagedBroker) -> Pod {
     let conf = conf(broker);
-    let mut restart: Vec<&[u8]> = Vec::new();
     let settings = settings(&conf);
-    restart.push(settings.as_bytes());
-    restart.extend(broker.clients_ca.as_ref().map(|ca| ca.as_bytes()));
     Pod {
         component: Component::Broker,
         user: USER,
         images: vec![broker.workload.image.clone(), broker.reloader.clone()],
         containers: vec![mosquitto(broker), reloader(broker)],
         volumes: vec![pod::secret_volume("config", pipeline.names.of_part(Component::Broker), &[])],
-        restart_hash: Some(hash(&restart)),
+        restart_hash: Some(hash(&[settings.as_bytes()])),
         shared_processes: true,
         grace_seconds: 30,
     }

@@ -5,7 +5,9 @@ pub(crate) mod render;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use api::iotpipeline::IoTPipeline;
 use iotpipeline_operator::certificate::Pair;
@@ -13,9 +15,10 @@ use iotpipeline_operator::config::Config;
 use iotpipeline_operator::credentials::{Authorities, Credentials, DatabaseAdmin, Signed};
 use iotpipeline_operator::observe::{Children, Observed};
 use iotpipeline_operator::plan::tls_of_parts;
-use iotpipeline_operator::resources::Tokens;
+use iotpipeline_operator::resources::{Desired, Tokens};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use serde_json::{Value, json};
 
 /// A pipeline, and what there is of it in a cluster where nothing was applied yet.
 pub(crate) struct Case {
@@ -78,9 +81,36 @@ fn signed(pipeline: &IoTPipeline) -> Option<Signed> {
     let servers: BTreeMap<_, _> = own.map(|(part, _)| (part, pair(part.as_str()))).collect();
     let users = pipeline.spec.broker.users.iter().filter(|user| user.certificate.is_some());
     let clients: BTreeMap<_, _> = users.map(|user| (user.name.clone(), pair(&user.name))).collect();
-    let authorities = Authorities { newest: pair("the-authority"), before: None };
-    let is_needed = !servers.is_empty() || !clients.is_empty();
+    // By its name it is known where its file has a name by it.
+    let newest = Pair { certificate: include_str!("authority.pem").into(), ..pair("the-authority") };
+    let authorities = Authorities { newest, before: None };
+    let is_needed = !servers.is_empty() || pipeline.spec.broker.external.is_none();
     is_needed.then_some(Signed { authorities, servers, clients })
+}
+
+/// The pod templates by part.
+pub(crate) fn templates(desired: &Desired) -> Value {
+    json!({
+        "broker": desired.broker.as_ref().map(|objects| &objects.stateful_set.spec.template),
+        "database": desired.database.as_ref().map(|objects| &objects.stateful_set.spec.template),
+        "bridge": desired.bridge.wanted().map(|objects| &objects.stateful_set.spec.template),
+        "dashboard": desired.dashboard.wanted().map(|objects| &objects.deployment.spec.template),
+    })
+}
+
+/// Puts a question to `e2e/witness`, which has what Kubernetes' own people would say.
+pub(crate) fn ask(question: &str, input: &Value) -> Value {
+    let program = std::env::var_os("IOTPIPELINE_WITNESS_BIN");
+    let program = program.expect("IOTPIPELINE_WITNESS_BIN is not set: run this through cargo xtask");
+    let mut command = Command::new(program);
+    let mut child =
+        command.arg(question).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("it has an input");
+    stdin.write_all(input.to_string().as_bytes()).expect("it reads the question");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "the witness: {}", output.status);
+    serde_json::from_slice(&output.stdout).expect("it answers in JSON")
 }
 
 pub(crate) fn tokens() -> Tokens {
