@@ -214,7 +214,7 @@ async fn reconcile(pipeline: Arc<IoTPipeline>, context: Arc<Context>) -> Result<
     let passed = tokio::time::timeout(PASS_LIMIT, pass(&pipeline, &context, &mut turn)).await;
     let result = match passed.unwrap_or(Err(Error::TooSlow)) {
         Err(Error::Apply(error)) if error.namespace_is_going() => Ok(None),
-        Err(error) => Err(tell(&context, &pipeline, error).await),
+        Err(error) => Err(tell(&context, &pipeline, error, started.elapsed()).await),
         done => done,
     };
     context.passed.note(uid, generation);
@@ -232,15 +232,15 @@ async fn pass(
     context: &Arc<Context>,
     turn: &mut Turn<'_>,
 ) -> Result<Option<Duration>, Error> {
+    let (client, cache) = (&context.client, &context.cache);
+    let mut children = children_of(client, cache, pipeline).await?;
+    // Before all that ends a pass: who deletes a pipeline that is suspended or refused relies on its policy, too.
+    keep_or_collect(client, cache, &Identity::of(pipeline), &mut children).await?;
     if pipeline.spec.suspend {
         return report(context, pipeline, &Facts::Suspended).await.map(Some);
     }
     context.given.note(pipeline);
-    let (client, cache) = (&context.client, &context.cache);
-    let mut children = children_of(client, cache, pipeline).await?;
-    // Before all that ends a pass: who deletes a pipeline that is refused relies on its deletion policy, too.
-    keep_or_collect(client, cache, &Identity::of(pipeline), &mut children).await?;
-    let observed = observe(client, pipeline, children).await?;
+    let observed = observe(client, cache, pipeline, children).await?;
     let mut plan = match Plan::new(pipeline, &observed, &context.config) {
         Ok(plan) => plan,
         Err(refusal) => {

@@ -99,7 +99,7 @@ pub enum ObserveError {
     Credentials(#[from] NoCredential),
 }
 
-/// Reads the pipeline's objects.
+/// Reads the pipeline's objects, but for those of kinds that not every cluster has.
 ///
 /// # Errors
 /// If the API server doesn't answer.
@@ -139,14 +139,6 @@ pub async fn children_of(
     let (services, config_maps, secrets) = content;
     let (network_policies, disruption_budgets, ingresses) = around;
     let (cron_jobs, jobs) = copies;
-    let certificates = match asks_cert_manager(pipeline, &secrets) {
-        true => if_known(list::<Certificate>(cluster, &names).await)?,
-        false => Vec::new(),
-    };
-    let routes = match has_route(pipeline, &services) {
-        true => if_known(list::<HTTPRoute>(cluster, &names).await)?,
-        false => Vec::new(),
-    };
     let mut children = Children {
         stateful_sets,
         deployments,
@@ -160,10 +152,7 @@ pub async fn children_of(
         cron_jobs,
         jobs,
         ingresses,
-        routes,
-        certificates,
-        absent_secrets: BTreeSet::new(),
-        events: Vec::new(),
+        ..Children::default()
     };
     children.events = events(client, &names, &children).await;
     cache.trust(&names.namespace, &names.pipeline);
@@ -176,10 +165,17 @@ pub async fn children_of(
 /// If the API server doesn't answer, or a Secret of somebody else's has a name that the pipeline needs.
 pub async fn observe(
     client: &Client,
+    cache: &Cache,
     pipeline: &IoTPipeline,
     mut children: Children,
 ) -> Result<Observed, ObserveError> {
-    let names = Names::of(pipeline);
+    let (names, cluster) = (Names::of(pipeline), Cluster { client, cache });
+    if asks_cert_manager(pipeline, &children.secrets) {
+        children.certificates = if_known(list::<Certificate>(cluster, &names).await)?;
+    }
+    if has_route(pipeline, &children.services) {
+        children.routes = if_known(list::<HTTPRoute>(cluster, &names).await)?;
+    }
     // A Secret that lost its labels still has the password that devices use.
     let is_known =
         |name: &String| children.secrets.iter().any(|secret| secret.metadata.name.as_ref() == Some(name));
@@ -215,14 +211,16 @@ fn is_of(secret: &Secret, pipeline: &IoTPipeline) -> bool {
     is_owned || secret.annotations().contains_key(APPLIED_HASH)
 }
 
-/// Whether the pipeline names an issuer of cert-manager, or has named one: then what that made is still there, or the
-/// status says that it was waited for.
+/// Whether the pipeline names an issuer of cert-manager, or may have named one: then what that made is still there, or
+/// the status says that it was waited for, or that something else was refused meanwhile.
 fn asks_cert_manager(pipeline: &IoTPipeline, secrets: &[Secret]) -> bool {
     let is_issued = |secret: &Secret| secret.annotations().contains_key("cert-manager.io/certificate-name");
     let mut conditions = pipeline.status.iter().flat_map(|status| &status.conditions);
     !issued::desired(pipeline).is_empty()
         || secrets.iter().any(is_issued)
-        || conditions.any(|condition| condition.reason == NOT_ISSUED)
+        || conditions.any(|condition| {
+            condition.reason == NOT_ISSUED || (condition.type_ == "Stalled" && condition.status == "True")
+        })
 }
 
 /// Whether the pipeline asks for a route to its dashboard, or has asked for one.
@@ -295,9 +293,9 @@ mod tests {
 
     #[test]
     fn a_certificate_that_was_waited_for_is_looked_for_when_it_is_no_longer_asked_for() {
-        let asks = |tls: serde_json::Value, reason: &str, annotation: &str| {
+        let asks_if = |type_: &str, tls: serde_json::Value, reason: &str, annotation: &str| {
             let condition = json!({
-                "type": "Ready", "status": "False", "reason": reason, "message": "",
+                "type": type_, "status": "True", "reason": reason, "message": "",
                 "lastTransitionTime": "2026-01-01T00:00:00Z",
             });
             let pipeline = json!({
@@ -308,7 +306,9 @@ mod tests {
             let pipeline = serde_json::from_value(pipeline).expect("a pipeline");
             asks_cert_manager(&pipeline, &[serde_json::from_value(secret).expect("a Secret")])
         };
+        let asks = |tls, reason: &str, annotation: &str| asks_if("Ready", tls, reason, annotation);
         assert!(!asks(json!({}), "Ready", "other"));
+        assert!(asks_if("Stalled", json!({}), "InvalidSpec", "other"));
         assert!(asks(json!({"issuerRef": {"name": "plant"}}), "Ready", "other"));
         assert!(asks(json!({}), "Ready", "cert-manager.io/certificate-name"));
         assert!(asks(json!({}), "WaitingForCertificate", "other"));

@@ -214,7 +214,8 @@ fn conditions(facts: &Facts, before: &IoTPipelineStatus) -> Vec<Row> {
                 let message = "nothing was done yet: the pipeline is suspended";
                 rows.push(("Ready", "Unknown", SUSPENDED.into(), message.into()));
             }
-            let message = "the operator changes nothing, and looks at nothing, until suspend is false";
+            let message =
+                "the operator changes nothing, but for what deletionPolicy says, until suspend is false";
             rows.push(row(SUSPENDED, true, SUSPENDED, message));
             rows.extend(as_before(before, &PARTS));
             rows.extend(as_before(before, &[BACKUP]));

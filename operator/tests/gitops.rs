@@ -1,6 +1,8 @@
 //! How GitOps tools read a pipeline: by kstatus (Flux, Helm 4), by `kubectl wait`, and by the script for Argo CD in
 //! `manifests/argocd/`, which e2e runs on the files that are written here.
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +11,7 @@ use iotpipeline_operator::status::{Facts, Part, Parts, status};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
+use support::ask;
 
 fn told(facts: &Facts, generation: i64, before: Option<&IoTPipelineStatus>) -> IoTPipelineStatus {
     status(facts, Some(generation), before, &Time(Timestamp::UNIX_EPOCH))
@@ -27,15 +30,12 @@ fn parts(bridge: Part) -> Box<Parts> {
 }
 
 /// A pipeline of this generation.
-fn object(generation: i64, status: Option<IoTPipelineStatus>) -> Value {
-    let mut object = json!({
+fn object(generation: i64, status: IoTPipelineStatus) -> Value {
+    json!({
         "apiVersion": "iotpipeline.io/v1alpha1", "kind": "IoTPipeline",
         "metadata": {"name": "lab", "namespace": "default", "generation": generation},
-    });
-    if let Some(status) = status {
-        object["status"] = serde_json::to_value(status).expect("it can be written");
-    }
-    object
+        "status": status,
+    })
 }
 
 /// Name, object, what kstatus makes of it, and whether `kubectl wait --for=condition=Ready` ends.
@@ -49,17 +49,18 @@ fn cases() -> Vec<(&'static str, Value, &'static str, bool)> {
     let applied = |part| Facts::Applied(parts(part));
     let asleep = Facts::Asleep { settled: true, parts: parts(Part::not_ready("Hibernated", "asleep")) };
     let ready = told(&applied(crosses), 1, None);
-    let now = |facts: &Facts| Some(told(facts, 1, None));
+    let now = |facts: &Facts| told(facts, 1, None);
+    let unseen = IoTPipelineStatus { observed_generation: Some(-1), ..IoTPipelineStatus::default() };
     vec![
-        // kstatus takes what has no status for done, of any kind: tools wait for `Ready` beside it.
-        ("new", object(1, None), "Current", false),
+        // As the API server completes it by the definition: kstatus would take what has no status for done.
+        ("new", object(1, unseen), "InProgress", false),
         ("starting", object(1, now(&applied(starting))), "InProgress", false),
-        ("ready", object(1, Some(ready.clone())), "Current", true),
+        ("ready", object(1, ready.clone()), "Current", true),
         ("behind", object(1, now(&applied(behind))), "Current", true),
         ("refused", object(1, now(&refused)), "Failed", false),
         ("failed", object(1, now(&failed)), "InProgress", false),
-        ("outdated", object(2, Some(ready.clone())), "InProgress", false),
-        ("suspended", object(1, Some(told(&Facts::Suspended, 1, Some(&ready)))), "Current", true),
+        ("outdated", object(2, ready.clone()), "InProgress", false),
+        ("suspended", object(1, told(&Facts::Suspended, 1, Some(&ready))), "Current", true),
         ("hibernated", object(1, now(&asleep)), "InProgress", false),
     ]
 }
@@ -67,24 +68,6 @@ fn cases() -> Vec<(&'static str, Value, &'static str, bool)> {
 fn condition<'o>(object: &'o Value, type_: &str) -> &'o Value {
     let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
     conditions.into_iter().find(|condition| condition["type"] == type_).unwrap_or(&Value::Null)
-}
-
-/// The rules of kstatus for a kind that it doesn't know (`kstatus/status/generic.go` and `core.go`).
-fn kstatus(object: &Value) -> &'static str {
-    let observed = &object["status"]["observedGeneration"];
-    if !observed.is_null() && *observed != object["metadata"]["generation"] {
-        return "InProgress";
-    }
-    if condition(object, "Reconciling")["status"] == "True" {
-        return "InProgress";
-    }
-    if condition(object, "Stalled")["status"] == "True" {
-        return "Failed";
-    }
-    match condition(object, "Ready")["status"].as_str() {
-        Some("False" | "Unknown") => "InProgress",
-        _ => "Current",
-    }
 }
 
 /// The rule of `kubectl wait` (`kubectl/pkg/cmd/wait/condition.go`).
@@ -95,10 +78,18 @@ fn wait_ends(object: &Value) -> bool {
 }
 
 #[test]
-fn kstatus_and_kubectl_wait_see_a_pipeline_as_it_is() {
-    for (name, object, expected, ends) in cases() {
-        assert_eq!((kstatus(&object), wait_ends(&object)), (expected, ends), "{name}: {object:#}");
+fn kubectl_wait_ends_when_a_pipeline_is_ready() {
+    for (name, object, _, ends) in cases() {
+        assert_eq!(wait_ends(&object), ends, "{name}: {object:#}");
     }
+}
+
+#[test]
+#[ignore = "needs kstatus: `cargo xtask test` runs it"]
+fn kstatus_sees_a_pipeline_as_it_is() {
+    let objects: Value = cases().into_iter().map(|(_, object, ..)| object).collect();
+    let expected: Value = cases().into_iter().map(|(_, _, expected, _)| Value::from(expected)).collect();
+    assert_eq!(ask("statuses", &objects), expected, "{objects:#}");
 }
 
 #[test]

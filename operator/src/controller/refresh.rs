@@ -19,7 +19,7 @@ use crate::apply::{Applied, Content, Contents, apply_again, touch};
 use crate::http;
 use crate::observe::Children;
 use crate::plan::{Bridges, Plan};
-use crate::resources::bridge::of_size;
+use crate::resources::bridge::{VOLUME, of_size};
 use crate::resources::names::{CONFIG_HASH, Component, POD_INDEX};
 use crate::resources::{BridgeObjects, Desired};
 use crate::status::{Part, of_bridge};
@@ -138,17 +138,23 @@ async fn refresh_bridges(
     // One that isn't ready speaks for all, or else one that works and has something to say.
     parts.sort_by_key(|part| (part.ready, part.reason == "Ready"));
     let part = parts.into_iter().next().unwrap_or_else(|| workload.clone()).unless(workload);
-    let part = part.unless(match leaving.len() {
-        0 => Part::ready("none is leaving"),
-        count => Part::not_ready(
-            "Draining",
-            format!(
-                "bridges that are to leave: {count}; they take what the broker still holds for them (of one that can't \
-                 be placed, delete volume claim and pod, if what waits for it may go)"
-            ),
-        ),
-    });
-    Ok((part, heard))
+    Ok((draining(part, leaving.len()), heard))
+}
+
+/// The same with what is to be known of so many that are to leave.
+fn draining(part: Part, leaving: usize) -> Part {
+    if leaving == 0 {
+        return part;
+    }
+    let told = format!(
+        "bridges that are to leave: {leaving}; they take what the broker still holds for them (of one that can't be \
+         placed, delete volume claim and pod, if what waits for it may go)"
+    );
+    match part.ready {
+        true => Part::not_ready("Draining", told),
+        // Why they don't is told first.
+        false => Part { message: format!("{}; {told}", part.message), ..part },
+    }
 }
 
 /// What one bridge says.
@@ -219,7 +225,7 @@ fn touched(hash: &str, count: u32) -> String {
 fn never_started(children: &Children, set: &str, member: u32) -> bool {
     let is_it = |pod: &&Pod| pod.labels().get(POD_INDEX).is_some_and(|index| *index == member.to_string());
     let Some(pod) = pods_of(Component::Bridge, &children.pods).find(is_it) else { return false };
-    let name = format!("data-{set}-{member}");
+    let name = format!("{VOLUME}-{set}-{member}");
     let Some(claim) = children.claims.iter().find(|claim| claim.name_any() == name) else { return false };
     let waits = pod.status.as_ref().is_none_or(|status| status.start_time.is_none());
     let has_volume = claim.spec.as_ref().is_some_and(|spec| spec.volume_name.is_some());
@@ -309,7 +315,7 @@ mod tests {
                 serde_json::from_value(json!({"metadata": metadata, "status": {"startTime": start}}))
             });
             let claim = claim.map(|(made, has_volume)| {
-                let metadata = json!({"name": "data-lab-bridge-1", "creationTimestamp": made});
+                let metadata = json!({"name": "state-lab-bridge-1", "creationTimestamp": made});
                 let spec = json!({"volumeName": has_volume.then_some("v")});
                 serde_json::from_value(json!({"metadata": metadata, "spec": spec}))
             });

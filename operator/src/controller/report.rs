@@ -146,9 +146,9 @@ pub(super) fn before_expiry(pause: Duration, plan: &Plan, now: jiff::Timestamp) 
     left.fold(pause, Duration::min)
 }
 
-/// Reports a failure that doesn't go away by itself. The pass comes again in any case.
-pub(super) async fn tell(context: &Context, pipeline: &IoTPipeline, error: Error) -> Error {
-    let lasts = context.failures.lasting(&super::key(pipeline));
+/// Reports a failure that doesn't go away by itself, of a pass that took so long. The pass comes again in any case.
+pub(super) async fn tell(context: &Context, pipeline: &IoTPipeline, error: Error, took: Duration) -> Error {
+    let lasts = context.failures.lasting(&super::key(pipeline)).max(took);
     let Some(facts) = to_tell(&error, lasts) else { return error };
     let untold = match timeout(TELLING, report(context, pipeline, &facts)).await {
         Ok(Ok(_)) => return error,

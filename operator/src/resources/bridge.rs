@@ -11,6 +11,9 @@ use super::pod::{self, Pod, ProbePort};
 use super::{BridgeObjects, hash, keyed_hash, part_metadata, remembering, secret};
 use crate::plan::{Broker, Database, DatabasePlace, Identity, Plan};
 
+/// The volume of each, by which its claim is called.
+pub const VOLUME: &str = "state";
+
 const USER: i64 = 65532;
 
 const CREDENTIALS: &str = "/etc/iotpipeline-credentials";
@@ -61,7 +64,7 @@ pub fn desired(plan: &Plan, token: &str) -> BridgeObjects {
                 pipeline,
                 Component::Bridge,
                 pod::template(pipeline, pod(plan)),
-                pod::claims(pipeline, Component::Bridge, "state", &plan.bridge_volume),
+                pod::claims(pipeline, Component::Bridge, VOLUME, &plan.bridge_volume),
             ),
         ),
     }
@@ -138,7 +141,7 @@ fn bridge(plan: &Plan) -> Container {
         volume_mounts: Some(vec![
             pod::read_only("config", "/etc/iotpipeline"),
             pod::read_only("credentials", CREDENTIALS),
-            pod::mount("state", "/var/lib/iotpipeline"),
+            pod::mount(VOLUME, "/var/lib/iotpipeline"),
         ]),
         readiness_probe: Some(pod::http_probe("/readyz", ProbePort::Named("http"), 1, 1)),
         liveness_probe: Some(pod::http_probe("/livez", ProbePort::Named("http"), 10, 6)),
