@@ -14,7 +14,7 @@ use iotpipeline_operator::plan::{Broker, Dashboard, DatabasePlace, GrafanaAccess
 use iotpipeline_operator::resources::{Desired, desired, issued};
 use serde_json::{Value, json};
 use support::render::render;
-use support::{Case, config, tokens};
+use support::{Case, config, templates, tokens};
 
 /// What decides whether there is a plan at all, and when credentials are made anew: tests of their own have these.
 const BEFORE_THE_PLAN: [&str; 2] = ["credentials.rotateEvery", "suspend"];
@@ -192,8 +192,17 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
-#[test]
-fn every_field_has_an_effect_and_changed_back_it_has_none() {
+/// The pipelines, and their specs.
+fn pipelines() -> Vec<(PathBuf, Value)> {
+    let spec_of = |file: PathBuf| {
+        let spec = serde_json::to_value(&Case::read(&file).pipeline.spec).expect("a spec is JSON");
+        (file, spec)
+    };
+    files().into_iter().map(spec_of).collect()
+}
+
+/// The definition's fields, each with a schema of its other value.
+fn fields() -> Vec<(String, Value)> {
     let definition = definition().expect("the definition is JSON");
     let mut fields = Vec::new();
     leaves(
@@ -202,32 +211,83 @@ fn every_field_has_an_effect_and_changed_back_it_has_none() {
         &mut fields,
     );
     assert!(fields.len() > 150, "only {} fields were found", fields.len());
-    let pipelines: Vec<(PathBuf, Value)> = files()
-        .into_iter()
-        .map(|file| {
-            let spec = serde_json::to_value(&Case::read(&file).pipeline.spec).expect("a spec is JSON");
-            (file, spec)
-        })
-        .collect();
-    let mut wrong = BTreeSet::new();
-    for (path, schema) in &fields {
+    for (path, schema) in fields.iter_mut().filter(|(_, schema)| is_open(schema)) {
+        let other = OPEN.iter().find(|(name, _)| path.ends_with(&format!(".{name}")));
+        let (_, other) = other.unwrap_or_else(|| panic!("no other value is known for {path}"));
+        schema["enum"] = json!([serde_saphyr::from_str::<Value>(other).expect("it is YAML")]);
+    }
+    fields
+}
+
+/// What a change of fields that begin so may restart, at most.
+const RESTARTS: [(&str, &[&str]); 14] = [
+    ("broker.users[]", &[]),
+    ("routes[]", &[]),
+    ("credentials", &[]),
+    ("deletionPolicy", &[]),
+    ("database.retention", &[]),
+    ("database.backup", &[]),
+    ("broker.image", &["broker"]),
+    ("broker.resources", &["broker"]),
+    ("broker.pod", &["broker"]),
+    ("broker.queue", &["broker"]),
+    ("database.resources", &["database"]),
+    ("database.pod", &["database"]),
+    ("bridge", &["bridge"]),
+    ("dashboard", &["dashboard"]),
+];
+
+/// The parts of which the pods are others.
+fn restarted(before: &Case, after: &Case) -> Option<BTreeSet<String>> {
+    let (Ok((_, before, _)), Ok((_, after, _))) = (state(before), state(after)) else { return None };
+    let (before, after) = (templates(&before), templates(&after));
+    let parts = before.as_object().into_iter().flatten();
+    Some(
+        parts
+            .filter(|(part, template)| after[part.as_str()] != **template)
+            .map(|(part, _)| part.clone())
+            .collect(),
+    )
+}
+
+#[test]
+fn a_change_restarts_no_part_but_its_own() {
+    let (pipelines, mut wrong, mut tried) = (pipelines(), BTreeSet::new(), 0);
+    for (path, schema) in fields() {
+        let Some((_, may)) = RESTARTS.iter().find(|(prefix, _)| path.starts_with(prefix)) else { continue };
+        for (file, spec) in &pipelines {
+            let mut other = spec.clone();
+            if !change(&mut other, &path, &schema) {
+                continue;
+            }
+            let Some(restarted) = restarted(&with_spec(file, spec), &with_spec(file, &other)) else {
+                continue;
+            };
+            tried += 1;
+            if restarted.iter().any(|part| !may.contains(&part.as_str())) {
+                wrong.insert(format!("{path} in {}: {restarted:?}", file.display()));
+            }
+        }
+    }
+    assert!(tried > 100, "only {tried} changes");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_field_has_an_effect_and_changed_back_it_has_none() {
+    let (pipelines, mut wrong) = (pipelines(), BTreeSet::new());
+    for (path, schema) in &fields() {
         if BEFORE_THE_PLAN.contains(&path.as_str()) {
             continue;
-        }
-        let mut schema = schema.clone();
-        if is_open(&schema) {
-            let other = OPEN.iter().find(|(name, _)| path.ends_with(&format!(".{name}")));
-            let (_, other) = other.unwrap_or_else(|| panic!("no other value is known for {path}"));
-            schema["enum"] = json!([serde_saphyr::from_str::<Value>(other).expect("it is YAML")]);
         }
         let (mut seen, mut effect) = (false, false);
         for (file, spec) in &pipelines {
             let mut other = spec.clone();
-            if effect || !change(&mut other, path, &schema) {
+            if effect || !change(&mut other, path, schema) {
                 continue;
             }
             seen = true;
-            match has_effect(file, spec, &other, !is_open(&schema)) {
+            match has_effect(file, spec, &other, !is_open(schema)) {
                 Ok(found) => effect |= found,
                 Err(error) => {
                     wrong.insert(format!("{path} in {}: {error}", file.display()));

@@ -7,7 +7,7 @@ use crate::cargo::cargo;
 use crate::context::Context;
 use crate::counts::{Counts, failed_tests};
 use crate::demo::environment;
-use crate::parts::{cyclonus, go, s3};
+use crate::parts::{go, s3, witness};
 use crate::process::Log;
 use crate::progress::{Outcome, Step};
 
@@ -32,8 +32,12 @@ pub(crate) const DENY: Step = Step {
 };
 pub(crate) const CHART: Step =
     Step { name: "chart", about: "the chart, with helm: lint, drift, refusals", lock: None, work: chart };
-pub(crate) const NETWORK: Step =
-    Step { name: "network", about: "network policies, as cyclonus reads them", lock: None, work: network };
+pub(crate) const WITNESSED: Step = Step {
+    name: "witnessed",
+    about: "network policies and statuses, as cyclonus and kstatus read them",
+    lock: None,
+    work: witnessed,
+};
 pub(crate) const LOOPBACK: Step = Step {
     name: "loopback",
     about: "the bridge against a real mosquitto and a real influxd",
@@ -87,10 +91,11 @@ fn with_helm(context: &Context) -> Command {
     command
 }
 
-fn network(context: &mut Context, log: &Log) -> Result<Outcome> {
+fn witnessed(context: &mut Context, log: &Log) -> Result<Outcome> {
     let mut command = cargo(&context.paths);
-    command.args(["test", "--workspace", "--test", "network", "--no-fail-fast", "--", "--ignored"]);
-    cyclonus::tell(&context.paths, &mut command)?;
+    command.args(["test", "--workspace", "--test", "network", "--test", "gitops", "--no-fail-fast"]);
+    command.args(["--", "--ignored"]);
+    witness::tell(&context.paths, &mut command)?;
     tests(context, &mut command, log)
 }
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::args::{ClusterAction, Command};
 use crate::context::Context;
-use crate::parts::{self, cyclonus, go, prometheus_operator, s3, telegraf};
+use crate::parts::{self, go, prometheus_operator, s3, telegraf, witness};
 use crate::paths::Paths;
 use crate::progress::{Progress, Step};
 use crate::{Result, bench, chart, checks, cluster, demo, images, nodes, soak};
@@ -75,8 +75,8 @@ fn fast_checks() -> Vec<&'static Step> {
 
 fn full_checks() -> [&'static Step; 12] {
     [
-        &cyclonus::STEP,
-        &checks::NETWORK,
+        &witness::STEP,
+        &checks::WITNESSED,
         &go::CONTROL_PLANE,
         &s3::STEP,
         &images::BUILD,

@@ -6,7 +6,6 @@
 //!
 //! *Pulling was written on machines that reach no image registry, and could not be tried there.*
 
-pub(crate) mod cyclonus;
 pub(crate) mod debian;
 pub(crate) mod docker;
 pub(crate) mod go;
@@ -16,6 +15,7 @@ pub(crate) mod prometheus_operator;
 pub(crate) mod pull;
 pub(crate) mod s3;
 pub(crate) mod telegraf;
+pub(crate) mod witness;
 
 use std::process::Command;
 

@@ -1,11 +1,9 @@
 //! The same question put to somebody else's program: cyclonus, which Kubernetes' network people test
-//! implementations of policies with. `e2e/cyclonus` is the way to it.
+//! implementations of policies with. `e2e/witness` is the way to it.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use iotpipeline_operator::resources::names::{Component, Names};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -13,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::rules::{End, Labels, NAMESPACE, Port, labels_of_namespace, passes};
+use crate::support::ask;
 
 /// A verdict of cyclonus'.
 #[derive(Debug, Deserialize, Eq, PartialEq)]
@@ -40,6 +39,8 @@ fn ends(pipeline: &str) -> Vec<End> {
         part("database", Component::Database),
         part("bridge", Component::Bridge),
         part("dashboard", Component::Dashboard),
+        part("a backup", Component::Backup),
+        part("a restore", Component::Restore),
         pod("operator", "iotpipeline-system", "iotpipeline-operator"),
         pod("somebody beside the operator", "iotpipeline-system", "shell"),
         pod("one that is called like the operator", NAMESPACE, "iotpipeline-operator"),
@@ -90,9 +91,7 @@ fn as_cyclonus_knows(end: &End) -> Value {
     }
 }
 
-fn ask(policies: &[NetworkPolicy], traffics: &[(&End, &End, Port)]) -> Vec<Verdict> {
-    let program = std::env::var_os("IOTPIPELINE_CYCLONUS_BIN");
-    let program = program.expect("IOTPIPELINE_CYCLONUS_BIN is not set: run this through cargo xtask");
+fn verdicts(policies: &[NetworkPolicy], traffics: &[(&End, &End, Port)]) -> Vec<Verdict> {
     let traffics = traffics.iter().map(|(from, to, (port, protocol))| {
         json!({
             "Source": as_cyclonus_knows(from), "Destination": as_cyclonus_knows(to),
@@ -100,17 +99,7 @@ fn ask(policies: &[NetworkPolicy], traffics: &[(&End, &End, Port)]) -> Vec<Verdi
         })
     });
     let question = json!({"policies": policies, "traffics": traffics.collect::<Vec<_>>()});
-    let mut child = Command::new(program)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("cyclonus can be started");
-    let mut input = child.stdin.take().expect("it has an input");
-    input.write_all(question.to_string().as_bytes()).expect("it reads the question");
-    drop(input);
-    let output = child.wait_with_output().expect("it ends");
-    assert!(output.status.success(), "cyclonus: {}", output.status);
-    serde_json::from_slice(&output.stdout).expect("it answers in JSON")
+    serde_json::from_value(ask("policies", &question)).expect("it answers with verdicts")
 }
 
 /// What both programs said of a pair and a port, where they differ, and how many they were asked for.
@@ -119,7 +108,7 @@ fn differences(policies: &[NetworkPolicy], ours: &[NetworkPolicy], pipeline: &st
     let pairs = ends.iter().flat_map(|from| ends.iter().map(move |to| (from, to)));
     let pairs = pairs.filter(|(from, to)| from.name != to.name);
     let traffics: Vec<_> = pairs.flat_map(|(from, to)| PORTS.map(|port| (from, to, port))).collect();
-    let verdicts = ask(policies, &traffics);
+    let verdicts = verdicts(policies, &traffics);
     assert_eq!(verdicts.len(), traffics.len());
     let differ = traffics.iter().zip(verdicts).filter_map(|((from, to, port), theirs)| {
         let (leaves, enters) = passes(ours, from, to, *port);

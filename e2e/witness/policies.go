@@ -1,13 +1,7 @@
-// Whether traffic is admitted, said by cyclonus' model of network policies and not by our own.
-//
-// Its own program prints tables for people. This asks the same library, and answers by JSON: on standard input an
-// object of policies and traffics, on standard output a verdict for each traffic, in order.
 package main
 
 import (
 	"encoding/json"
-	"log"
-	"os"
 
 	"github.com/mattfenwick/cyclonus/pkg/matcher"
 	networking "k8s.io/api/networking/v1"
@@ -24,18 +18,11 @@ type verdict struct {
 	Enters bool `json:"enters"`
 }
 
-func main() {
-	if err := run(); err != nil {
-		log.Fatal(err)
-	}
-}
-
-func run() error {
+// Whether each traffic is admitted by the policies, as cyclonus models them: a verdict for each, in order.
+func admitted(decoder *json.Decoder) (any, error) {
 	var asked question
-	decoder := json.NewDecoder(os.Stdin)
-	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&asked); err != nil {
-		return err
+		return nil, err
 	}
 	// Not simplified: that would be one more computation between the policies and the verdicts.
 	policy := matcher.BuildNetworkPolicies(false, asked.Policies)
@@ -44,5 +31,5 @@ func run() error {
 		allowed := policy.IsTrafficAllowed(traffic)
 		verdicts = append(verdicts, verdict{Leaves: allowed.Egress.IsAllowed(), Enters: allowed.Ingress.IsAllowed()})
 	}
-	return json.NewEncoder(os.Stdout).Encode(verdicts)
+	return verdicts, nil
 }

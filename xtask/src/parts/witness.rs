@@ -1,4 +1,4 @@
-//! cyclonus, from its Go module: it says what network policies admit, beside our own reading of them.
+//! cyclonus and kstatus, from their Go modules: they read network policies and statuses, beside ourselves.
 
 use std::process::Command;
 
@@ -10,20 +10,20 @@ use crate::process::Log;
 use crate::progress::{Lock, Outcome, Step};
 
 pub(crate) const STEP: Step = Step {
-    name: "cyclonus",
-    about: "cyclonus from source: what network policies admit (3 min the first time, on 2 cores)",
+    name: "witness",
+    about: "cyclonus and kstatus from source: they read policies and statuses (3 min the first time, on 2 cores)",
     lock: Some(Lock::Parts),
     work: build,
 };
 
 fn module() -> Module {
     let done = String::new();
-    Module { name: "cyclonus", folder: "e2e/cyclonus", package: ".", linker_flags: "-s -w".into(), done }
+    Module { name: "witness", folder: "e2e/witness", package: ".", linker_flags: "-s -w".into(), done }
 }
 
 /// Tells a test where the program is.
 pub(crate) fn tell(paths: &Paths, command: &mut Command) -> Result<()> {
-    command.env("IOTPIPELINE_CYCLONUS_BIN", module().program(paths)?);
+    command.env("IOTPIPELINE_WITNESS_BIN", module().program(paths)?);
     Ok(())
 }
 
