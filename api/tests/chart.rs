@@ -166,7 +166,7 @@ fn rights_end_where_the_named_namespaces_do() {
     // One for the election, in the operator's own namespace.
     assert!(everywhere.contains("kind: ClusterRoleBinding"));
     assert_eq!(everywhere.matches("kind: Role\nmetadata:").count(), 1);
-    let named = rendered(&["--set", "rbac.aggregate=false,namespaces={lab,home}"]);
+    let named = rendered(&["--set", "namespaces={lab,home}"]);
     assert!(!named.contains("kind: ClusterRole"));
     assert_eq!(named.matches("kind: Role\nmetadata:").count(), 3);
     assert_eq!(named.matches("kind: RoleBinding\nmetadata:").count(), 3);
