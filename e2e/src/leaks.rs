@@ -44,14 +44,15 @@ impl Secrets {
         Ok(())
     }
 
-    /// Adds what is secret of a Secret: what its key calls a password, a token or a key. The secret part of the
+    /// Adds what is secret of a Secret: what its key calls a password, a token or a key, also of S3. The secret part of the
     /// bridge's client id is no credential: without an account it opens nothing, and mosquitto names clients in its log.
     ///
     /// # Errors
     /// If such a value is no text, or too short.
     pub fn add_secret(&mut self, secret: &Secret) -> Result<()> {
         for (key, value) in secret.data.iter().flatten() {
-            if ["password", "token", ".key"].iter().any(|end| key.ends_with(end)) {
+            if ["password", "token", ".key", "AccessKey", "accessKeyId"].iter().any(|end| key.ends_with(end))
+            {
                 let name = format!("{} {key}", secret.name_any());
                 self.add(&name, std::str::from_utf8(&value.0).context("no text")?)?;
             }

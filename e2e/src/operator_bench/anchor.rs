@@ -33,8 +33,8 @@ use crate::{environment, http};
 /// As in its module's go.mod.
 const NAME: &str = "prometheus-operator 0.85";
 
-/// Selects what it has made.
-const MANAGED: &str = "app.kubernetes.io/managed-by=prometheus-operator";
+/// Selects what it has made. The label that Kubernetes recommends is on its sets only.
+const MANAGED: &str = "managed-by=prometheus-operator";
 
 const PREFIX: &str = "anchor";
 

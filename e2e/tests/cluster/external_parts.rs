@@ -2,14 +2,14 @@
 //! clustered broker, a hosted database and a central Grafana would be.
 
 use anyhow::{Context, Result, ensure};
-use iotpipeline_e2e::conditions::{Probe, eventually};
+use iotpipeline_e2e::conditions::{Probe, eventually, eventually_true};
 use iotpipeline_e2e::grafana::Grafana;
 use iotpipeline_e2e::influx::text;
 use iotpipeline_e2e::mqtt::Client;
 use iotpipeline_e2e::namespaces::with_namespace;
 use iotpipeline_e2e::pipeline::Pipeline;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use kube::ResourceExt;
 use kube::api::{ListParams, PostParams};
 use rumqttc::v5::mqttbytes::v5::PubAckReason;
@@ -91,6 +91,68 @@ async fn a_pipeline_of_external_parts_becomes_ready_stores_and_is_shown() {
         .await
     })
     .await;
+}
+
+/// The same pipeline with parts of its own.
+const EDGE_ALONE: &str = "
+apiVersion: iotpipeline.io/v1alpha1
+kind: IoTPipeline
+metadata: {name: edge}
+spec:
+  broker: {users: [{name: gateway, publish: [edge/#]}]}
+  database: {organization: lab, bucket: mesure}
+  routes:
+  - {name: rooms, topic: 'edge/{room}', payload: {float: {field: celsius}}}
+";
+
+#[tokio::test]
+async fn parts_that_were_others_for_a_while_have_their_volumes_and_points_when_they_are_managed_again() {
+    with_namespace("hosted", async |namespace| {
+        let edge = Pipeline::ready(&namespace, EDGE_ALONE).await?;
+        store_alone(&edge, "attic").await?;
+        let claims = volumes_of(&edge).await?;
+        ensure!(claims.len() == 3, "{claims:?}");
+
+        let central = Pipeline::ready(&namespace, CENTRAL).await?;
+        let password = central.password("edge").await?;
+        login(&central, "edge-broker-login", "edge", &password).await?;
+        let dashboard_password = central.secret("central-dashboard", "password").await?;
+        login(&central, "edge-dashboard-login", "admin", &dashboard_password).await?;
+        let theirs = central.incarnations().await?;
+        Pipeline::ready(&namespace, &self::edge(&namespace.name)).await?;
+        eventually_true("only the bridge is left", SOON, async || {
+            Ok(no_part_but_the_bridge_is_deployed(&edge).await.is_ok())
+        })
+        .await?;
+
+        Pipeline::ready(&namespace, EDGE_ALONE).await?;
+        ensure!(volumes_of(&edge).await? == claims, "volumes were made anew");
+        store_alone(&edge, "cellar").await?;
+        let (_forward, influx) = edge.database().await?;
+        influx.at_least("rooms", 2, SOON).await?;
+        ensure!(central.incarnations().await? == theirs, "another pipeline's pod was restarted");
+        Ok(())
+    })
+    .await;
+}
+
+async fn store_alone(edge: &Pipeline, room: &str) -> Result<()> {
+    let (broker, password) = (edge.broker().await?, edge.password("gateway").await?);
+    let mut client = Client::connect(broker.port, "gateway", Some(("gateway", &password))).await?;
+    ensure!(client.publish(&format!("edge/{room}"), "21.5").await? == PubAckReason::Success);
+    let (_forward, influx) = edge.database().await?;
+    let is_of_room = |point: &_| text(point, "room") == room;
+    eventually_true(format!("the point of the {room} is stored"), SOON, async || {
+        Ok(influx.at_least("rooms", 1, SOON).await?.iter().any(is_of_room))
+    })
+    .await
+}
+
+/// The claims of the pipeline, and which they are.
+async fn volumes_of(edge: &Pipeline) -> Result<Vec<(String, Option<String>)>> {
+    let claims = edge.namespace.api::<PersistentVolumeClaim>().list(&ListParams::default()).await?;
+    let claims = claims.into_iter().map(|claim| (claim.name_any(), claim.metadata.uid));
+    Ok(claims.filter(|(name, _)| name.contains("-edge-")).collect())
 }
 
 async fn login(pipeline: &Pipeline, name: &str, user: &str, password: &str) -> Result<()> {

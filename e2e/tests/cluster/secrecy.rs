@@ -20,11 +20,11 @@ use crate::SOON;
 /// Where the operator is.
 const OPERATOR: &str = "iotpipeline-system";
 
-/// All that the operator makes, and a password that is given to it.
+/// All that the operator makes, and a password that is given to it; its backup comes nowhere.
 const VAULT: &str = "
 apiVersion: iotpipeline.io/v1alpha1
 kind: IoTPipeline
-metadata: {name: vault}
+metadata: {name: vault, annotations: {iotpipeline.io/backup: first}}
 spec:
   broker:
     users:
@@ -34,7 +34,11 @@ spec:
       passwordSecretRef: {name: given, key: password}
       subscribe: [vault/#]
       publish: [iotpipeline/edge/dead-letter/#]
-  database: {organization: lab, bucket: mesure, tls: {}}
+  database:
+    organization: lab
+    bucket: mesure
+    tls: {}
+    backup: {s3: {url: 'http://127.0.0.1:9/copies', credentialsSecretRef: {name: s3}}}
   dashboard: {tls: {}}
   routes:
   - {name: rooms, topic: 'vault/{room}', payload: {float: {}}}
@@ -82,6 +86,8 @@ async fn nothing_secret_is_outside_of_secrets_also_when_credentials_are_changed_
         let mut secrets = Secrets::default();
         let given = needle("given-password");
         give(&namespace, "given", json!({"password": given})).await?;
+        let keys = json!({"accessKeyId": "needle-s3-id-7f3a9c04", "secretAccessKey": needle("s3-key")});
+        give(&namespace, "s3", keys).await?;
         let vault = Pipeline::ready(&namespace, VAULT).await?;
         add_secrets(&namespace, &mut secrets).await?;
         let edge = external(&vault, &mut secrets).await?;
@@ -96,6 +102,7 @@ async fn nothing_secret_is_outside_of_secrets_also_when_credentials_are_changed_
         ensure!(try_connect(broker.port, Some(("sensor", &wrong))).await? != ConnectReturnCode::Success);
         refusals(&edge, &mut secrets).await?;
         lost(&namespace, &mut secrets).await?;
+        fails(&vault, "BackupReady").await?;
         add_secrets(&namespace, &mut secrets).await?;
 
         ensure!(secrets.values() >= 20, "only {} values are looked for", secrets.values());
@@ -196,7 +203,9 @@ async fn search(namespace: &Namespace, secrets: &mut Secrets) -> Result<()> {
     let operator = Namespace { client: namespace.client.clone(), name: OPERATOR.into() };
     for place in [namespace, &operator] {
         let logs = logs(place).await?;
-        for part in ["broker", "database", "bridge", "dashboard"].iter().filter(|_| place.name != OPERATOR) {
+        for part in
+            ["broker", "database", "bridge", "dashboard", "backup"].iter().filter(|_| place.name != OPERATOR)
+        {
             let is_there = |(place, log): &(String, String)| place.contains(part) && !log.is_empty();
             ensure!(logs.iter().any(is_there), "there is no log of a {part}");
         }

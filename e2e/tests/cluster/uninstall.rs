@@ -1,10 +1,10 @@
-//! The operator goes first, and its pipelines after it.
+//! The operator goes first, and its pipelines after it; or they go with their namespace while it works.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use iotpipeline_e2e::conditions::{Probe, eventually};
-use iotpipeline_e2e::namespaces::with_namespace_alone;
+use iotpipeline_e2e::conditions::{Probe, eventually, eventually_true};
+use iotpipeline_e2e::namespaces::{self, with_namespace, with_namespace_alone};
 use iotpipeline_e2e::pipeline::Pipeline;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -27,15 +27,7 @@ async fn a_namespace_goes_though_the_operator_went_before() {
         let before = scale(&namespace.client, 0).await?;
         let gone = async {
             no_operator_runs(&namespace.client).await?;
-            namespace.delete().await;
-            let namespaces: Api<Namespace> = Api::all(namespace.client.clone());
-            eventually("the namespace has gone", GOES, async || {
-                Ok(match namespaces.get_opt(&namespace.name).await? {
-                    None => Probe::Found(()),
-                    Some(left) => Probe::NotYet(format!("{:?}", left.status)),
-                })
-            })
-            .await
+            goes(&namespace).await
         };
         let gone = gone.await;
         // Whatever happened, the other tests need it.
@@ -44,6 +36,32 @@ async fn a_namespace_goes_though_the_operator_went_before() {
         gone
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_namespace_goes_while_the_operator_works_for_what_is_in_it() {
+    with_namespace("going", async |namespace| {
+        let doomed = NUMBERS.replace("spec:\n", "spec:\n  deletionPolicy: Delete\n");
+        let pipeline = Pipeline::apply(&namespace, &doomed).await?;
+        eventually_true("the operator is at work", SOON, async || {
+            Ok(pipeline.get().await?.status.is_some_and(|status| !status.conditions.is_empty()))
+        })
+        .await?;
+        goes(&namespace).await
+    })
+    .await;
+}
+
+async fn goes(namespace: &namespaces::Namespace) -> Result<()> {
+    namespace.delete().await;
+    let all: Api<Namespace> = Api::all(namespace.client.clone());
+    eventually("the namespace has gone", GOES, async || {
+        Ok(match all.get_opt(&namespace.name).await? {
+            None => Probe::Found(()),
+            Some(left) => Probe::NotYet(format!("{:?}", left.status)),
+        })
+    })
+    .await
 }
 
 /// Returns how many there were to be before.
