@@ -162,12 +162,13 @@ impl Pipeline {
         Ok(String::from_utf8(value.0)?)
     }
 
-    /// The pods of the namespace with their containers' restarts: unchanged when nothing restarted.
+    /// The pipeline's pods with their containers' restarts: unchanged when nothing restarted.
     ///
     /// # Errors
     /// If the API server doesn't answer.
     pub async fn incarnations(&self) -> Result<Vec<(String, String, i32)>> {
-        let pods = self.namespace.api::<Pod>().list(&ListParams::default()).await?;
+        let own = ListParams::default().labels(&format!("app.kubernetes.io/instance={}", self.name));
+        let pods = self.namespace.api::<Pod>().list(&own).await?;
         let mut incarnations: Vec<(String, String, i32)> = pods
             .into_iter()
             .map(|pod| {
