@@ -237,7 +237,7 @@ async fn pass(
     // Before all that ends a pass: who deletes a pipeline that is suspended or refused relies on its policy, too.
     keep_or_collect(client, cache, &Identity::of(pipeline), &mut children).await?;
     if pipeline.spec.suspend {
-        return report(context, pipeline, &Facts::Suspended).await.map(Some);
+        return report(context, pipeline, &Facts::Suspended { failure: None }).await.map(Some);
     }
     context.given.note(pipeline);
     let observed = observe(client, cache, pipeline, children).await?;

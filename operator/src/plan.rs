@@ -73,7 +73,7 @@ pub struct Plan {
     pub bridge_password: String,
     /// The secret part of the bridge's client id at the broker.
     pub bridge_session: String,
-    /// The pipeline's own authority, if it signs anything.
+    /// The pipeline's own authority, if it has one.
     pub authorities: Option<Authorities>,
     /// When passwords and tokens were made anew, by Secret, as far as they were.
     pub rotated: BTreeMap<String, String>,
@@ -133,6 +133,8 @@ pub struct ManagedBroker {
     pub plain: bool,
     /// The authorities that sign its users' certificates, as PEM, by the names of their files.
     pub authorities: BTreeMap<String, String>,
+    /// Of which of them mosquitto asks clients for certificates, by its file: it reads that at its start only.
+    pub asked_for: String,
     /// Who may connect.
     pub users: Vec<User>,
 }

@@ -62,8 +62,11 @@ pub enum Facts {
     },
     /// Everything was applied.
     Applied(Box<Parts>),
-    /// Nothing was looked at, since the spec says so.
-    Suspended,
+    /// Nothing was carried out, since the spec says so.
+    Suspended {
+        /// Why not even what `deletionPolicy` says.
+        failure: Option<String>,
+    },
     /// Everything was applied, and nothing is to run.
     Asleep {
         /// Whether all pods have gone.
@@ -143,7 +146,7 @@ pub fn status(
     let none = IoTPipelineStatus::default();
     let before = before.unwrap_or(&none);
     // Of a suspended pipeline, what is told is of the spec that was carried out last.
-    let suspended = matches!(facts, Facts::Suspended);
+    let suspended = matches!(facts, Facts::Suspended { .. });
     let known = if suspended { before.observed_generation } else { generation };
     let conditions = conditions(facts, before)
         .into_iter()
@@ -167,14 +170,16 @@ pub fn status(
         conditions,
         endpoints: match facts {
             Facts::Applied(parts) | Facts::Asleep { parts, .. } => Some(parts.endpoints.clone()),
-            Facts::Refused { .. } | Facts::Failed { .. } | Facts::Suspended => before.endpoints.clone(),
+            Facts::Refused { .. } | Facts::Failed { .. } | Facts::Suspended { .. } => {
+                before.endpoints.clone()
+            }
         },
         backup: match facts {
             Facts::Applied(parts) | Facts::Asleep { parts, .. } => {
                 let backup = parts.backup.as_ref();
                 backup.and_then(|backup| backup.made.clone().or_else(|| before.backup.clone()))
             }
-            Facts::Refused { .. } | Facts::Failed { .. } | Facts::Suspended => before.backup.clone(),
+            Facts::Refused { .. } | Facts::Failed { .. } | Facts::Suspended { .. } => before.backup.clone(),
         },
     }
 }
@@ -208,15 +213,20 @@ fn conditions(facts: &Facts, before: &IoTPipelineStatus) -> Vec<Row> {
             rows.extend(backup_row(parts, before));
             rows
         }
-        Facts::Suspended => {
+        Facts::Suspended { failure } => {
             let mut rows = as_before(before, &["Ready"]);
             if rows.is_empty() {
                 let message = "nothing was done yet: the pipeline is suspended";
                 rows.push(("Ready", "Unknown", SUSPENDED.into(), message.into()));
             }
-            let message =
-                "the operator changes nothing, but for what deletionPolicy says, until suspend is false";
-            rows.push(row(SUSPENDED, true, SUSPENDED, message));
+            let message = match failure {
+                None => {
+                    "the operator changes nothing, but for what deletionPolicy says, until suspend is false"
+                        .into()
+                }
+                Some(failure) => format!("what deletionPolicy says could not be carried out: {failure}"),
+            };
+            rows.push(row(SUSPENDED, true, SUSPENDED, &message));
             rows.extend(as_before(before, &PARTS));
             rows.extend(as_before(before, &[BACKUP]));
             rows

@@ -60,7 +60,7 @@ fn cases() -> Vec<(&'static str, Value, &'static str, bool)> {
         ("refused", object(1, now(&refused)), "Failed", false),
         ("failed", object(1, now(&failed)), "InProgress", false),
         ("outdated", object(2, ready.clone()), "InProgress", false),
-        ("suspended", object(1, told(&Facts::Suspended, 1, Some(&ready))), "Current", true),
+        ("suspended", object(1, told(&Facts::Suspended { failure: None }, 1, Some(&ready))), "Current", true),
         ("hibernated", object(1, now(&asleep)), "InProgress", false),
     ]
 }

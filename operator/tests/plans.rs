@@ -282,3 +282,24 @@ fn the_name_of_a_bucket_that_is_restored_is_no_pipeline_s() {
     assert_eq!(refusal.reason(), "InvalidSpec");
     assert!(refusal.to_string().contains("database.bucket: iotpipeline_restoring"), "{refusal}");
 }
+
+#[test]
+fn a_new_authority_restarts_a_broker_only_if_users_have_certificates() {
+    let template = |users: &str, known: Option<&StatefulSet>| {
+        let spec = format!("{{broker: {{users: [{users}]}}, {ROUTES}}}");
+        let mut case = Case::parse(&format!("{HEAD}{spec}"));
+        case.observed.children.stateful_sets.extend(known.cloned());
+        let plan = Plan::new(&case.pipeline, &case.observed, &config()).expect("it can be planned");
+        desired(&plan, &tokens()).broker.expect("the broker is managed").stateful_set
+    };
+    let (password, certificate) = ("{name: u}", "{name: u, certificate: {}}");
+    let first = template(password, None);
+    assert_eq!(template(certificate, None).spec.template, first.spec.template);
+    // It was started with another authority.
+    let mut before = first.clone();
+    let metadata = before.spec.template.metadata.get_or_insert_default();
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.insert("iotpipeline.io/authority-hash".into(), "0000beef.0".into());
+    assert_eq!(template(password, Some(&before)).spec.template, before.spec.template);
+    assert_eq!(template(certificate, Some(&before)).spec.template, first.spec.template);
+}

@@ -233,7 +233,7 @@ fn a_set_whose_newest_template_is_not_seen_yet_is_not_ready() {
 #[test]
 fn a_suspended_pipeline_keeps_what_was_seen_last() {
     let before = status(&applied(parts()), Some(1), None, &at(0));
-    let after = status(&Facts::Suspended, Some(2), Some(&before), &at(9));
+    let after = status(&Facts::Suspended { failure: None }, Some(2), Some(&before), &at(9));
     assert_eq!(
         rows(&after),
         "Ready=True/Ready Suspended=True/Suspended BrokerReady=True/Ready DatabaseReady=True/Ready BridgeReady=True/Ready DashboardReady=True/Ready"
@@ -244,13 +244,18 @@ fn a_suspended_pipeline_keeps_what_was_seen_last() {
         (before.conditions[0].clone(), before.endpoints)
     );
     assert_eq!(after.conditions[1].observed_generation, Some(2));
-    assert_eq!(status(&Facts::Suspended, Some(2), Some(&after), &at(10)), after);
+    assert_eq!(status(&Facts::Suspended { failure: None }, Some(2), Some(&after), &at(10)), after);
+    let failed = Facts::Suspended { failure: Some("list Secret: too many requests".into()) };
+    let failed = status(&failed, Some(2), Some(&after), &at(10));
+    assert_eq!(rows(&failed), rows(&after));
+    assert!(failed.conditions[1].message.ends_with("list Secret: too many requests"));
+    assert_eq!(status(&Facts::Suspended { failure: None }, Some(2), Some(&failed), &at(11)), after);
     let resumed = status(&applied(parts()), Some(3), Some(&after), &at(11));
     assert!(!rows(&resumed).contains("Suspended"));
 
-    let new = status(&Facts::Suspended, Some(1), None, &at(0));
+    let new = status(&Facts::Suspended { failure: None }, Some(1), None, &at(0));
     assert_eq!(rows(&new), "Ready=Unknown/Suspended Suspended=True/Suspended");
-    assert_eq!(status(&Facts::Suspended, Some(1), Some(&new), &at(1)), new);
+    assert_eq!(status(&Facts::Suspended { failure: None }, Some(1), Some(&new), &at(1)), new);
 }
 
 #[test]
@@ -295,7 +300,7 @@ fn a_failed_backup_is_told_and_the_pipeline_is_ready_all_the_same() {
     assert_eq!((told(&mended), &mended.backup), (told(&good), &good.backup));
     let never = IoTPipelineStatus { backup: None, ..refused };
     assert_eq!(told(&status(&with(None, None), Some(1), Some(&never), &at(4))), told(&none));
-    let suspended = status(&Facts::Suspended, Some(2), Some(&bad), &at(4));
+    let suspended = status(&Facts::Suspended { failure: None }, Some(2), Some(&bad), &at(4));
     assert_eq!((told(&suspended), &suspended.backup), (told(&bad), &bad.backup));
     let without = status(&applied(parts()), Some(3), Some(&bad), &at(5));
     assert!(!rows(&without).contains("BackupReady") && without.backup.is_none());
@@ -305,7 +310,7 @@ fn a_failed_backup_is_told_and_the_pipeline_is_ready_all_the_same() {
 fn what_nobody_has_seen_yet_has_a_generation_that_no_condition_has() {
     // As the definition's default has it.
     let unseen = IoTPipelineStatus { observed_generation: Some(-1), ..IoTPipelineStatus::default() };
-    let suspended = status(&Facts::Suspended, Some(1), Some(&unseen), &at(0));
+    let suspended = status(&Facts::Suspended { failure: None }, Some(1), Some(&unseen), &at(0));
     assert_eq!(suspended.observed_generation, Some(-1));
     let ready = suspended.conditions.iter().find(|row| row.type_ == "Ready").expect("there is one");
     assert_eq!(ready.observed_generation, None);

@@ -108,8 +108,10 @@ async fn certified_user(namespace: &Namespace, pipeline: &Pipeline) -> Result<(F
         may_publish(pipeline, "lathe").await
     })
     .await?;
-    takes_effect(namespace, &with(CERTIFIED), "it has gone", async || {
-        Ok(pipeline.secret("numbers-broker-lathe", "tls.crt").await.is_err())
+    let other_door = pipeline.broker_as("lathe").await?;
+    let mut lathe = Client::connect(other_door.port, "goes", None).await?;
+    takes_effect(namespace, &with(CERTIFIED), "it may do nothing more", async || {
+        Ok(lathe.publish("lathe/a", "1").await? == PubAckReason::NotAuthorized)
     })
     .await?;
     ensure!(press.is_connected(), "the press was disconnected");

@@ -1,5 +1,5 @@
-//! The deletion policy holds whatever else can be done for a pipeline: also of one that is refused, and where the
-//! database has become somebody else's.
+//! The deletion policy holds whatever else can be done for a pipeline: also of one that is refused or suspended, and
+//! where the database has become somebody else's.
 
 use std::time::Duration;
 
@@ -65,6 +65,15 @@ async fn life(scene: &Scene<'_>) -> Result<()> {
     told(client, NAMESPACE, "True", "Ready").await?;
     for (policy, is_owned) in [("Delete", true), ("Retain", false), ("Delete", true)] {
         holds(client, policy, true, is_owned, ("True", "Ready")).await?;
+    }
+    for (policy, is_owned) in [("Retain", false), ("Delete", true)] {
+        let mut suspended = spec(policy, true);
+        suspended["suspend"] = true.into();
+        apply(client, pipeline(NAMESPACE, &suspended)).await?;
+        eventually_true(format!("{policy} holds though nothing else is done"), SOON, async || {
+            Ok(owned(client).await? == [is_owned; 2])
+        })
+        .await?;
     }
     Ok(())
 }

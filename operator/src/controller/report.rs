@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::answers::{answer, describe, is_unreachable};
@@ -97,7 +98,7 @@ fn look_again(pipeline: &IoTPipeline, facts: &Facts, now: &Time) -> Duration {
     let seconds = match facts {
         Facts::Refused { .. } | Facts::Failed { .. } => 15,
         // Watches tell of the spec's next change, and of each pod that goes.
-        Facts::Suspended | Facts::Asleep { .. } => 300,
+        Facts::Suspended { .. } | Facts::Asleep { .. } => 300,
         Facts::Applied(parts) if !parts.all_ready() => parts.patience(is_fresh(pipeline, now)),
         Facts::Applied(_) if given_secrets(pipeline).is_empty() => 600,
         Facts::Applied(_) => 60,
@@ -148,8 +149,13 @@ pub(super) fn before_expiry(pause: Duration, plan: &Plan, now: jiff::Timestamp) 
 
 /// Reports a failure that doesn't go away by itself, of a pass that took so long. The pass comes again in any case.
 pub(super) async fn tell(context: &Context, pipeline: &IoTPipeline, error: Error, took: Duration) -> Error {
-    let lasts = context.failures.lasting(&super::key(pipeline)).max(took);
+    let lasts = context.failures.lasting(&super::key(pipeline));
+    let lasts = if is_late(&error) { lasts.max(took) } else { lasts };
     let Some(facts) = to_tell(&error, lasts) else { return error };
+    let facts = match facts {
+        Facts::Failed { message, .. } if pipeline.spec.suspend => Facts::Suspended { failure: Some(message) },
+        facts => facts,
+    };
     let untold = match timeout(TELLING, report(context, pipeline, &facts)).await {
         Ok(Ok(_)) => return error,
         Ok(Err(untold)) => describe(&untold),
@@ -157,6 +163,12 @@ pub(super) async fn tell(context: &Context, pipeline: &IoTPipeline, error: Error
     };
     tracing::warn!(pipeline = super::key(pipeline), error = %untold, "a failure could not be told");
     error
+}
+
+/// Whether it has failed by taking long.
+fn is_late(error: &Error) -> bool {
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    matches!(error, Error::TooSlow) || causes.any(|cause| cause.is::<Elapsed>())
 }
 
 /// Failures that go away by themselves are not the user's business; the others are, and so are those that should have
@@ -297,6 +309,7 @@ mod tests {
         assert_eq!([write(away()), read(away())].map(|error| reason(&error, 30)), [None, None]);
         let late = timeout(Duration::ZERO, std::future::pending::<()>()).await.expect_err("it is late");
         let hangs = read(Box::new(kube::Error::Service(Box::new(late))));
+        assert!(is_late(&hangs) && is_late(&Error::TooSlow) && !is_late(&read(answered(500, "no"))));
         assert_eq!([1, 2].map(|lasts| reason(&hangs, lasts)), [None, Some("ReadFailed".to_owned())]);
     }
 

@@ -11,9 +11,11 @@ use super::{
     Dashboard, Database, DatabasePlace, ExternalDatabase, GrafanaAccess, ManagedBroker, ManagedDatabase,
     Proof, Refusal, User, Workload,
 };
+use crate::certificate::directory_name;
 use crate::config::Config;
+use crate::credentials::Signed;
 use crate::observe::Observed;
-use crate::resources::names::{Component, Names};
+use crate::resources::names::{AUTHORITY_HASH, Component, Names};
 
 pub(super) fn managed_broker(
     spec: &IoTPipelineSpec,
@@ -22,7 +24,7 @@ pub(super) fn managed_broker(
     config: &Config,
 ) -> Result<ManagedBroker, Refusal> {
     let broker = &spec.broker;
-    let credentials = &observed.credentials;
+    let signed = observed.credentials.signed.as_ref().ok_or(Refusal::NoCertificate)?;
     let mut users = Vec::with_capacity(broker.users.len());
     for user in &broker.users {
         users.push(User {
@@ -45,9 +47,22 @@ pub(super) fn managed_broker(
         queue_bytes: requirements::bytes(broker.queue.as_deref(), "broker.queue")?,
         tls: server_tls(spec, Component::Broker, names, observed)?.ok_or(Refusal::NoCertificate)?,
         plain: broker.plain.unwrap_or_default(),
-        authorities: credentials.signed.as_ref().ok_or(Refusal::NoCertificate)?.authorities.files(),
+        asked_for: asked_for(signed, &names.of_part(Component::Broker), observed),
+        authorities: signed.authorities.files(),
         users,
     })
+}
+
+/// A new authority restarts a broker only if clients have to know that it is one.
+fn asked_for(signed: &Signed, set: &str, observed: &Observed) -> String {
+    let mut sets = observed.children.stateful_sets.iter();
+    let set = sets.find(|found| found.metadata.name.as_deref() == Some(set));
+    let template = set.and_then(|set| set.spec.template.metadata.as_ref());
+    let known = template.and_then(|template| template.annotations.as_ref()?.get(AUTHORITY_HASH));
+    match known {
+        Some(known) if signed.clients.is_empty() => known.clone(),
+        _ => directory_name(&signed.authorities.newest.certificate).unwrap_or_default(),
+    }
 }
 
 fn proof(user: &iotpipeline::User, observed: &Observed) -> Result<Proof, Refusal> {

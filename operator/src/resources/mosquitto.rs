@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use api::route::Route;
-use k8s_openapi::api::core::v1::{Container, ContainerPort, ResourceRequirements, Secret};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, PodTemplateSpec, ResourceRequirements, Secret};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::names::Component;
+use super::names::{AUTHORITY_HASH, Component};
 use super::pod::{self, Pod, ProbePort};
 use super::{BrokerObjects, hash, metadata, part_metadata, password, remembering, secret};
 use crate::plan::{Identity, ManagedBroker, Plan, Proof, ServerTls, User};
@@ -40,8 +40,9 @@ const TLS: Listener =
     Listener { name: "mqtts", port: 8883, settings: "certfile @FILES@/tls.crt\nkeyfile @FILES@/tls.key\n" };
 
 /// For users with certificates: mosquitto takes the name from the certificate on all of a listener's connections, or
-/// on none. A file of authorities is read at its start only, but a directory of them whenever one is met that it
-/// doesn't know yet. It is open without such users too: so the first one restarts nothing.
+/// on none. It is open without such users too: so the first one restarts nothing. A file of authorities is read at the
+/// start only, but a directory of them whenever one is met that is not known yet; clients are asked for certificates of
+/// those that were there at the start.
 const CERTIFICATES: Listener = Listener {
     name: "mqtts-cert",
     port: 8884,
@@ -80,7 +81,7 @@ pub fn desired(plan: &Plan, broker: &ManagedBroker) -> BrokerObjects {
         stateful_set: pod::stateful_set(
             pipeline,
             Component::Broker,
-            pod::template(pipeline, pod(pipeline, broker)),
+            template(pipeline, broker),
             pod::claims(pipeline, Component::Broker, "data", &broker.volume),
         ),
     }
@@ -106,6 +107,13 @@ fn user_secrets(plan: &Plan, broker: &ManagedBroker) -> Vec<Secret> {
         }
     }));
     secrets
+}
+
+fn template(pipeline: &Identity, broker: &ManagedBroker) -> PodTemplateSpec {
+    let mut template = pod::template(pipeline, pod(pipeline, broker));
+    let annotations = template.metadata.get_or_insert_default().annotations.get_or_insert_default();
+    annotations.insert(AUTHORITY_HASH.into(), broker.asked_for.clone());
+    template
 }
 
 fn pod(pipeline: &Identity, broker: &ManagedBroker) -> Pod {

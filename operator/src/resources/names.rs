@@ -24,6 +24,9 @@ pub const CONFIG_HASH: &str = "iotpipeline.io/config-hash";
 /// On a pod template: the hash of what its process reads at its start only.
 pub const RESTART_HASH: &str = "iotpipeline.io/restart-hash";
 
+/// On the broker's pod template: which authority mosquitto asks clients for certificates of, by the name of its file.
+pub const AUTHORITY_HASH: &str = "iotpipeline.io/authority-hash";
+
 /// On the bridges' set while it hibernates: how many bridges have a session at the broker.
 pub const BRIDGES: &str = "iotpipeline.io/bridges";
 
