@@ -182,12 +182,12 @@ async fn refresh_bridge(
 }
 
 /// Whether the kubelet can't have given this pod files that are older than these: when it was made, they had long been
-/// what they are, or had already been made and have not changed since. Times are in whole seconds, so a pod of the same
-/// second may be the older one.
+/// what they are, or had already been made and have not changed since. Times are in whole seconds. Of what was made in
+/// the pod's own second there is nothing older, but for an object of the name that went in it, or a change in it.
 fn began_with(pod: &Pod, contents: &[Content]) -> bool {
     let Some(began) = pod.metadata.creation_timestamp.as_ref().map(|time| time.0) else { return false };
     let is_known = |content: &Content| match (content.made, content.changed) {
-        (Some(made), Some(changed)) if made == changed => began > made,
+        (Some(made), Some(changed)) if made == changed => began >= made,
         (Some(made), Some(changed)) => {
             let age = began.duration_since(changed.max(made));
             Duration::try_from(age).is_ok_and(|age| age >= KNOWN)
@@ -342,12 +342,12 @@ mod tests {
                 .expect("a pod");
         let at = |second: i64| Some(Timestamp::from_second(1_767_225_600 + second).expect("a time"));
         let content = |made, changed| Content { made, changed };
-        let first = [8, 9].map(|second| content(at(second), at(second)));
+        let first = [9, 10].map(|second| content(at(second), at(second)));
         for known in [&first[..], &[content(at(1), at(8))], &[content(at(1), at(8)), first[1]]] {
             assert!(began_with(&pod, known), "{known:?}");
         }
         let again = [9, 10, 11].map(|second| content(at(1), at(second)));
-        let unsure = [again[0], again[1], again[2], content(at(10), at(10)), content(at(9), at(8))];
+        let unsure = [again[0], again[1], again[2], content(at(11), at(11)), content(at(9), at(8))];
         for unsure in unsure {
             assert!(!began_with(&pod, &[unsure, first[0]]), "{unsure:?}");
         }
