@@ -44,8 +44,9 @@ impl Secrets {
         Ok(())
     }
 
-    /// Adds what is secret of a Secret: what its key calls a password, a token or a key, also of S3. The secret part of the
-    /// bridge's client id is no credential: without an account it opens nothing, and mosquitto names clients in its log.
+    /// Adds what is secret of a Secret: what its key calls a password, a token or a key, also of S3. The secret part of
+    /// the bridge's client id is no credential: without an account it opens nothing, and mosquitto names clients in its
+    /// log.
     ///
     /// # Errors
     /// If such a value is no text, or too short.

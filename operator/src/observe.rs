@@ -72,6 +72,13 @@ pub struct Children {
     pub events: Vec<Event>,
 }
 
+impl Children {
+    /// The set of this name.
+    pub fn set(&self, name: &str) -> Option<&StatefulSet> {
+        self.stateful_sets.iter().find(|set| set.metadata.name.as_deref() == Some(name))
+    }
+}
+
 /// Why the cluster could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {

@@ -131,8 +131,8 @@ pub struct ManagedBroker {
     pub tls: ServerTls,
     /// Whether it can be reached without TLS too.
     pub plain: bool,
-    /// The authorities that sign its users' certificates, as PEM, by the names of their files.
-    pub authorities: BTreeMap<String, String>,
+    /// The authorities that sign its users' certificates, the newest first: the names of their files, and PEM.
+    pub authorities: Vec<(String, String)>,
     /// Of which of them mosquitto asks clients for certificates, by its file: it reads that at its start only.
     pub asked_for: String,
     /// Who may connect.

@@ -6,7 +6,7 @@ use iotpipeline_e2e::conditions::{Probe, eventually, eventually_true};
 use iotpipeline_e2e::grafana::Grafana;
 use iotpipeline_e2e::influx::text;
 use iotpipeline_e2e::mqtt::Client;
-use iotpipeline_e2e::namespaces::with_namespace;
+use iotpipeline_e2e::namespaces::{Namespace, with_namespace};
 use iotpipeline_e2e::pipeline::Pipeline;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
@@ -65,11 +65,7 @@ spec:
 #[tokio::test]
 async fn a_pipeline_of_external_parts_becomes_ready_stores_and_is_shown() {
     with_namespace("external", async |namespace| {
-        let central = Pipeline::ready(&namespace, CENTRAL).await?;
-        let password = central.password("edge").await?;
-        login(&central, "edge-broker-login", "edge", &password).await?;
-        let dashboard_password = central.secret("central-dashboard", "password").await?;
-        login(&central, "edge-dashboard-login", "admin", &dashboard_password).await?;
+        let (central, dashboard_password) = central(&namespace).await?;
         let edge = Pipeline::ready(&namespace, &edge(&namespace.name)).await?;
         no_part_but_the_bridge_is_deployed(&edge).await?;
 
@@ -113,11 +109,7 @@ async fn parts_that_were_others_for_a_while_have_their_volumes_and_points_when_t
         let claims = volumes_of(&edge).await?;
         ensure!(claims.len() == 3, "{claims:?}");
 
-        let central = Pipeline::ready(&namespace, CENTRAL).await?;
-        let password = central.password("edge").await?;
-        login(&central, "edge-broker-login", "edge", &password).await?;
-        let dashboard_password = central.secret("central-dashboard", "password").await?;
-        login(&central, "edge-dashboard-login", "admin", &dashboard_password).await?;
+        let (central, _) = central(&namespace).await?;
         let theirs = central.incarnations().await?;
         Pipeline::ready(&namespace, &self::edge(&namespace.name)).await?;
         eventually_true("only the bridge is left", SOON, async || {
@@ -153,6 +145,16 @@ async fn volumes_of(edge: &Pipeline) -> Result<Vec<(String, Option<String>)>> {
     let claims = edge.namespace.api::<PersistentVolumeClaim>().list(&ListParams::default()).await?;
     let claims = claims.into_iter().map(|claim| (claim.name_any(), claim.metadata.uid));
     Ok(claims.filter(|(name, _)| name.contains("-edge-")).collect())
+}
+
+/// The other pipeline, with logins for the edge, and the password of its dashboard.
+async fn central(namespace: &Namespace) -> Result<(Pipeline, String)> {
+    let central = Pipeline::ready(namespace, CENTRAL).await?;
+    let password = central.password("edge").await?;
+    login(&central, "edge-broker-login", "edge", &password).await?;
+    let dashboard_password = central.secret("central-dashboard", "password").await?;
+    login(&central, "edge-dashboard-login", "admin", &dashboard_password).await?;
+    Ok((central, dashboard_password))
 }
 
 async fn login(pipeline: &Pipeline, name: &str, user: &str, password: &str) -> Result<()> {

@@ -16,9 +16,8 @@ const GUEST: &str = "    - {name: guest, publish: [guest/#]}\n";
 const GUEST_WITH_MORE: &str = "    - {name: guest, publish: [guest/#, more/#]}\n";
 
 /// Users who come with a certificate.
-const CERTIFIED: &str = "    - {name: press, certificate: {}, publish: [press/#]}\n";
-const CERTIFIED_BOTH: &str = "    - {name: press, certificate: {}, publish: [press/#]}\n\
-                                  \x20   - {name: lathe, certificate: {}, publish: [lathe/#]}\n";
+const PRESS: &str = "    - {name: press, certificate: {}, publish: [press/#]}\n";
+const LATHE: &str = "    - {name: lathe, certificate: {}, publish: [lathe/#]}\n";
 
 /// As for a route, measured alone.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -96,7 +95,7 @@ async fn a_user_comes_gets_another_right_and_goes_within_2_s_each_and_no_other_i
 
 /// The first user with a certificate comes, and another comes and goes beside it.
 async fn certified_user(namespace: &Namespace, pipeline: &Pipeline) -> Result<(Forward, Client)> {
-    takes_effect(namespace, &with(CERTIFIED), "a user with a certificate may publish", async || {
+    takes_effect(namespace, &with(PRESS), "a user with a certificate may publish", async || {
         may_publish(pipeline, "press").await
     })
     .await?;
@@ -104,13 +103,13 @@ async fn certified_user(namespace: &Namespace, pipeline: &Pipeline) -> Result<(F
     let mut press = Client::connect(door.port, "holds", None).await?;
     ensure!(press.publish("press/a", "1").await? != PubAckReason::NotAuthorized);
 
-    takes_effect(namespace, &with(CERTIFIED_BOTH), "another one may publish", async || {
+    takes_effect(namespace, &with(&format!("{PRESS}{LATHE}")), "another one may publish", async || {
         may_publish(pipeline, "lathe").await
     })
     .await?;
     let other_door = pipeline.broker_as("lathe").await?;
     let mut lathe = Client::connect(other_door.port, "goes", None).await?;
-    takes_effect(namespace, &with(CERTIFIED), "it may do nothing more", async || {
+    takes_effect(namespace, &with(PRESS), "it may do nothing more", async || {
         Ok(lathe.publish("lathe/a", "1").await? == PubAckReason::NotAuthorized)
     })
     .await?;

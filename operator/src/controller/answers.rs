@@ -29,12 +29,23 @@ pub(super) fn answer<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option
     }
 }
 
+/// An error, and what it comes of.
+pub(super) fn causes<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
 /// Whether the API server could not be reached at all. One that takes too long for this may answer others.
 pub(super) fn is_unreachable(error: &(dyn std::error::Error + 'static)) -> bool {
-    let causes = || std::iter::successors(Some(error), |error| error.source());
     let is_of_connection =
         |error: &kube::Error| matches!(error, kube::Error::Service(_) | kube::Error::HyperError(_));
-    causes().find_map(of_client).is_some_and(is_of_connection) && !causes().any(|cause| cause.is::<Elapsed>())
+    causes(error).find_map(of_client).is_some_and(is_of_connection) && !is_late(error)
+}
+
+/// Whether something took too long.
+pub(super) fn is_late(error: &(dyn std::error::Error + 'static)) -> bool {
+    causes(error).any(|cause| cause.is::<Elapsed>())
 }
 
 /// The error of the API server's client, if this is one.
@@ -45,8 +56,7 @@ fn of_client<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e kub
 
 /// As long as an overloaded API server asks for.
 pub(super) fn asked_to_wait(error: &(dyn std::error::Error + 'static)) -> Duration {
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
-    let asked = causes.find_map(|error| Some(answer(error)?.details.as_ref()?.retry_after_seconds));
+    let asked = causes(error).find_map(|error| Some(answer(error)?.details.as_ref()?.retry_after_seconds));
     Duration::from_secs(asked.unwrap_or(0).into())
 }
 

@@ -79,7 +79,7 @@ async fn managed(
 ) -> Access {
     let known = known(observed);
     let name = plan.pipeline.names.of_part(Component::Database);
-    let set = observed.children.stateful_sets.iter().find(|set| set.name_any() == name);
+    let set = observed.children.set(&name);
     let part = workload::of_stateful_set(Component::Database, set, &observed.children);
     if !part.ready {
         return Access::new(known, part);

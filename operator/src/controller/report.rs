@@ -9,10 +9,9 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
-use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
-use super::answers::{answer, describe, is_unreachable};
+use super::answers::{answer, causes, describe, is_late, is_unreachable};
 use super::{Context, Error, events};
 use crate::apply::{ApplyError, FIELD_MANAGER, ask_for_certificates};
 use crate::cluster::by_name;
@@ -150,7 +149,7 @@ pub(super) fn before_expiry(pause: Duration, plan: &Plan, now: jiff::Timestamp) 
 /// Reports a failure that doesn't go away by itself, of a pass that took so long. The pass comes again in any case.
 pub(super) async fn tell(context: &Context, pipeline: &IoTPipeline, error: Error, took: Duration) -> Error {
     let lasts = context.failures.lasting(&super::key(pipeline));
-    let lasts = if is_late(&error) { lasts.max(took) } else { lasts };
+    let lasts = if took_too_long(&error) { lasts.max(took) } else { lasts };
     let Some(facts) = to_tell(&error, lasts) else { return error };
     let facts = match facts {
         Facts::Failed { message, .. } if pipeline.spec.suspend => Facts::Suspended { failure: Some(message) },
@@ -166,9 +165,8 @@ pub(super) async fn tell(context: &Context, pipeline: &IoTPipeline, error: Error
 }
 
 /// Whether it has failed by taking long.
-fn is_late(error: &Error) -> bool {
-    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    matches!(error, Error::TooSlow) || causes.any(|cause| cause.is::<Elapsed>())
+fn took_too_long(error: &Error) -> bool {
+    matches!(error, Error::TooSlow) || is_late(error)
 }
 
 /// Failures that go away by themselves are not the user's business; the others are, and so are those that should have
@@ -200,8 +198,7 @@ pub(super) fn enduring(error: &Error) -> Option<&'static str> {
 
 /// The code of the API server's answer, if there was one.
 fn code(error: &Error) -> Option<u16> {
-    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    causes.find_map(answer).map(|answer| answer.code)
+    causes(error).find_map(answer).map(|answer| answer.code)
 }
 
 /// What is told of a failure that has not gone away by itself. Bridges are not followed while passes fail, so it must
@@ -309,7 +306,8 @@ mod tests {
         assert_eq!([write(away()), read(away())].map(|error| reason(&error, 30)), [None, None]);
         let late = timeout(Duration::ZERO, std::future::pending::<()>()).await.expect_err("it is late");
         let hangs = read(Box::new(kube::Error::Service(Box::new(late))));
-        assert!(is_late(&hangs) && is_late(&Error::TooSlow) && !is_late(&read(answered(500, "no"))));
+        assert!(took_too_long(&hangs) && took_too_long(&Error::TooSlow));
+        assert!(!took_too_long(&read(answered(500, "no"))));
         assert_eq!([1, 2].map(|lasts| reason(&hangs, lasts)), [None, Some("ReadFailed".to_owned())]);
     }
 

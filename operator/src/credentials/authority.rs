@@ -3,7 +3,6 @@
 //! The next one is trusted for a week before it signs, so that every client has it by then; the one before is
 //! trusted until the last certificate that it signed has expired.
 
-use std::collections::BTreeMap;
 use std::iter;
 use std::time::Duration;
 
@@ -72,8 +71,8 @@ impl Authorities {
         self.each().collect()
     }
 
-    /// The same as files of a directory in which OpenSSL looks for them, by their names.
-    pub fn files(&self) -> BTreeMap<String, String> {
+    /// The same as files of a directory in which OpenSSL looks for them, with their names, the newest first.
+    pub fn files(&self) -> Vec<(String, String)> {
         self.each().filter_map(|authority| Some((directory_name(authority)?, authority.to_owned()))).collect()
     }
 

@@ -19,8 +19,7 @@ pub struct Bridges {
 impl Bridges {
     pub(super) fn new(replicas: Option<i32>, names: &Names, children: &Children) -> Self {
         let members = replicas.and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
-        let name = names.of_part(Component::Bridge);
-        let set = children.stateful_sets.iter().find(|set| set.name_any() == name);
+        let set = children.set(&names.of_part(Component::Bridge));
         let running = set.and_then(|set| u32::try_from(set.spec.replicas?).ok()).unwrap_or(0);
         // While they hibernate, each still has its session.
         let asleep = set.and_then(|set| set.annotations().get(BRIDGES)?.parse().ok()).unwrap_or(0);

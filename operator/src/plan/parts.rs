@@ -2,6 +2,7 @@
 
 use api::backup::RESTORING;
 use api::iotpipeline::{self, IoTPipelineSpec, SecretKey, retention_seconds};
+use k8s_openapi::api::apps::v1::StatefulSet;
 
 use super::given::Given;
 use super::requirements;
@@ -11,7 +12,6 @@ use super::{
     Dashboard, Database, DatabasePlace, ExternalDatabase, GrafanaAccess, ManagedBroker, ManagedDatabase,
     Proof, Refusal, User, Workload,
 };
-use crate::certificate::directory_name;
 use crate::config::Config;
 use crate::credentials::Signed;
 use crate::observe::Observed;
@@ -25,6 +25,7 @@ pub(super) fn managed_broker(
 ) -> Result<ManagedBroker, Refusal> {
     let broker = &spec.broker;
     let signed = observed.credentials.signed.as_ref().ok_or(Refusal::NoCertificate)?;
+    let (authorities, set) = (signed.authorities.files(), names.of_part(Component::Broker));
     let mut users = Vec::with_capacity(broker.users.len());
     for user in &broker.users {
         users.push(User {
@@ -43,26 +44,23 @@ pub(super) fn managed_broker(
             broker.service.as_ref(),
         )?),
         reloader: config.image_of(&config.image, None),
-        volume: volume(broker.storage.as_ref(), "1Gi", &names.of_part(Component::Broker), observed),
+        volume: volume(broker.storage.as_ref(), "1Gi", &set, observed),
         queue_bytes: requirements::bytes(broker.queue.as_deref(), "broker.queue")?,
         tls: server_tls(spec, Component::Broker, names, observed)?.ok_or(Refusal::NoCertificate)?,
         plain: broker.plain.unwrap_or_default(),
-        asked_for: asked_for(signed, &names.of_part(Component::Broker), observed),
-        authorities: signed.authorities.files(),
+        asked_for: asked_for(signed, &authorities, observed.children.set(&set)),
+        authorities,
         users,
     })
 }
 
 /// A new authority restarts a broker only if clients have to know that it is one.
-fn asked_for(signed: &Signed, set: &str, observed: &Observed) -> String {
-    let mut sets = observed.children.stateful_sets.iter();
-    let set = sets.find(|found| found.metadata.name.as_deref() == Some(set));
+fn asked_for(signed: &Signed, authorities: &[(String, String)], set: Option<&StatefulSet>) -> String {
     let template = set.and_then(|set| set.spec.template.metadata.as_ref());
     let known = template.and_then(|template| template.annotations.as_ref()?.get(AUTHORITY_HASH));
-    match known {
-        Some(known) if signed.clients.is_empty() => known.clone(),
-        _ => directory_name(&signed.authorities.newest.certificate).unwrap_or_default(),
-    }
+    let newest = authorities.first().map(|(file, _)| file);
+    let kept = known.filter(|_| signed.clients.is_empty());
+    kept.or(newest).cloned().unwrap_or_default()
 }
 
 fn proof(user: &iotpipeline::User, observed: &Observed) -> Result<Proof, Refusal> {

@@ -1,7 +1,6 @@
 //! The volumes of managed parts: as they are, or as they are to be.
 
 use api::iotpipeline;
-use kube::ResourceExt;
 
 use super::Volume;
 use crate::observe::Observed;
@@ -14,7 +13,7 @@ pub(super) fn volume(
     set: &str,
     observed: &Observed,
 ) -> Volume {
-    let existing = observed.children.stateful_sets.iter().find(|existing| existing.name_any() == set);
+    let existing = observed.children.set(set);
     Volume {
         size: storage.map_or_else(|| default.to_owned(), |storage| storage.size.clone()),
         class: storage.and_then(|storage| storage.storage_class_name.clone()),
